@@ -1,0 +1,10 @@
+//! Where the bytes of weights come from.
+
+use std::borrow::Cow;
+
+/// A source of weight bytes by name. The IR itself holds declarations only.
+pub trait Weights: Sync {
+    /// The bytes of weight `name`, in the layout and *stored* dtype that the module declares;
+    /// `None` where there is no such weight.
+    fn bytes(&self, name: &str) -> Option<Cow<'_, [u8]>>;
+}

@@ -1,0 +1,238 @@
+//! The plan: what a runtime interprets, and nothing else.
+//!
+//! One plan serves one target. It names the symbols that vary between steps, the buffers and
+//! where they lie, the kernels of the code object, and the programs: flat lists of launches.
+
+use crate::expr::{Expr, SymbolId};
+use serde::{Deserialize, Serialize};
+
+/// Version of the plan's data model; a runtime refuses any other.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A quantity known only at run time, with inclusive bounds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Symbol {
+    /// Spelling in the IR, such as `T`.
+    pub name: String,
+    /// Smallest value it takes.
+    pub min: i64,
+    /// Largest value it takes.
+    pub max: i64,
+}
+
+/// Where a buffer lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Segment {
+    /// Packed weights: the artifact's `weights.*` sections, contiguous, read-only.
+    Constants,
+    /// Intermediate values of one step; offsets come from the memory planner.
+    Arena,
+    /// What lives from step to step: the KV cache. Sized at load from the context length.
+    State,
+    /// What host and programs exchange: tokens, positions, logits, sampling parameters.
+    Io,
+}
+
+/// Index into [`Plan::buffers`].
+pub type BufferId = usize;
+
+/// A range of bytes in a segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buffer {
+    /// For people: the IR value or weight it holds.
+    pub name: String,
+    /// The segment that holds it.
+    pub segment: Segment,
+    /// Offset in bytes from the segment's start, a multiple of 64. Only the load-time symbol
+    /// (`context`) may occur in it.
+    pub offset: Expr,
+    /// Size in bytes. Only the load-time symbol may occur in it.
+    pub bytes: Expr,
+}
+
+/// A function of the code object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// The symbol to look up.
+    pub name: String,
+    /// For people: the macro-op and its shape, such as `gemm q4_1 [T,576]x[960,576] norm rope`.
+    pub summary: String,
+}
+
+/// One argument slot of a launch: eight bytes, a pointer or an `i64`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arg {
+    /// The address of a buffer.
+    Buffer(BufferId),
+    /// The value of an expression, as `i64`.
+    Scalar(Expr),
+}
+
+/// One kernel run over `grid` work items. Launches of a program run in order; a launch sees all
+/// that earlier ones wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// Index into [`Plan::kernels`].
+    pub kernel: usize,
+    /// Number of independent work items.
+    pub grid: Expr,
+    /// Arguments, in the kernel's order.
+    pub args: Vec<Arg>,
+    /// Buffers (of `args`) that the launch writes, for checkers.
+    pub writes: Vec<BufferId>,
+}
+
+/// A list of launches under a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// `prefill`, `decode` or `sample`.
+    pub name: String,
+    /// Launches, in order.
+    pub launches: Vec<Launch>,
+}
+
+/// How the runtime turns programs into generated tokens; see `docs/architecture.md`, "The decode
+/// loop". All buffers are in [`Segment::Io`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecodeLoop {
+    /// Symbol: tokens in this step.
+    pub step_tokens: SymbolId,
+    /// Symbol: KV cache length after this step.
+    pub cache_length: SymbolId,
+    /// Symbol: KV cache capacity chosen at load.
+    pub context: SymbolId,
+    /// `i32[prefill_chunk]`: token ids of the step.
+    pub tokens: BufferId,
+    /// `i32[prefill_chunk]`: position of each of them.
+    pub positions: BufferId,
+    /// `i32[1]`: which row of the step predicts the next token.
+    pub last: BufferId,
+    /// `f32[1, vocab]`: logits of that row.
+    pub logits: BufferId,
+    /// [`SamplingParams`] as 32 bytes.
+    pub sampling: BufferId,
+    /// `i32[context + 1]`: every token by position, prompt and generated.
+    pub history: BufferId,
+    /// Index of the program for a chunk of 1 to `prefill_chunk` prompt tokens; ends in `logits`.
+    pub prefill: usize,
+    /// Index of the program for one token; ends with the sampled next token in place.
+    pub decode: usize,
+    /// Index of the program that samples from `logits`, run once after the prompt.
+    pub sample: usize,
+}
+
+/// Sampling parameters as the `sample` kernel reads them: eight little-endian 32-bit words in
+/// this order. `temperature == 0` means arg-max; `top_k == 0`, `top_p >= 1` and `min_p == 0`
+/// switch that filter off.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SamplingParams {
+    /// Divides the logits; 0 picks the largest.
+    pub temperature: f32,
+    /// Keep the k largest logits (and ties of the k-th).
+    pub top_k: u32,
+    /// Keep the most probable tokens whose mass first reaches this.
+    pub top_p: f32,
+    /// Keep tokens at least this probable relative to the most probable.
+    pub min_p: f32,
+    /// Key of the counter-based generator; the counter is the position.
+    pub seed: u64,
+}
+
+impl SamplingParams {
+    /// Arg-max.
+    pub const GREEDY: SamplingParams =
+        SamplingParams { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 };
+
+    /// Size of [`SamplingParams::to_bytes`].
+    pub const BYTES: usize = 32;
+
+    /// The words that the `sample` kernel reads: temperature, top_k, top_p, min_p, seed low,
+    /// seed high, two zeros.
+    pub fn to_bytes(&self) -> [u8; Self::BYTES] {
+        let words = [
+            self.temperature.to_bits(),
+            self.top_k,
+            self.top_p.to_bits(),
+            self.min_p.to_bits(),
+            self.seed as u32,
+            (self.seed >> 32) as u32,
+            0,
+            0,
+        ];
+        let mut bytes = [0; Self::BYTES];
+        for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+/// Facts about the model that a runtime and its user need.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// Name, from the model's files.
+    pub name: String,
+    /// Size of the vocabulary.
+    pub vocab: u32,
+    /// Largest context length that can be asked for at load.
+    pub max_context: u32,
+    /// Most prompt tokens per prefill step.
+    pub prefill_chunk: u32,
+    /// Tokens that end a generation.
+    pub stop_tokens: Vec<u32>,
+    /// Bytes of weights that one decode step reads.
+    pub weight_bytes_per_token: u64,
+}
+
+/// What the memory planner reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryReport {
+    /// Bytes of the arena.
+    pub arena_peak: u64,
+    /// Largest sum of bytes alive at once: no plan can be smaller.
+    pub arena_lower_bound: u64,
+}
+
+/// A static execution plan for one target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`FORMAT_VERSION`].
+    pub version: u32,
+    /// Target name, such as `cpu`.
+    pub target: String,
+    /// Hardware features that the code needs, in the target's own words (`avx512vnni`).
+    pub requires: Vec<String>,
+    /// The model.
+    pub model: ModelInfo,
+    /// Symbols.
+    pub symbols: Vec<Symbol>,
+    /// Buffers.
+    pub buffers: Vec<Buffer>,
+    /// Sizes of the segments in bytes; only the load-time symbol may occur.
+    pub segments: Segments,
+    /// Scratch bytes that each worker of a launch needs of its own.
+    pub scratch_bytes: u64,
+    /// Kernels of the code object.
+    pub kernels: Vec<Kernel>,
+    /// Programs.
+    pub programs: Vec<Program>,
+    /// The decode loop over them.
+    pub decode_loop: DecodeLoop,
+    /// Memory planner's figures.
+    pub memory: MemoryReport,
+}
+
+/// Sizes of the segments in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segments {
+    /// Packed weights.
+    pub constants: Expr,
+    /// Intermediate values.
+    pub arena: Expr,
+    /// KV cache.
+    pub state: Expr,
+    /// Host and program exchange.
+    pub io: Expr,
+}
