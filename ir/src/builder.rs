@@ -1,4 +1,43 @@
 //! Builds functions instruction by instruction, with inferred types.
+//!
+//! ```
+//! use std::collections::HashMap;
+//! use waveloom_ir::{FunctionBuilder, Interpreter, Module, Tensor, Type, Weights, verify};
+//!
+//! // y = x · w, for any number T of rows.
+//! let mut module = Module::new("linear");
+//! let rows = module.add_symbol("T", 1, 8);
+//! let w = module.add_weight("w", Type::f32([2.into(), 1.into()]));
+//! let mut f = FunctionBuilder::new(&module, "main");
+//! let x = f.param("x", Type::f32([rows.into(), 2.into()]));
+//! let w = f.weight(w)?;
+//! let y = f.matmul(x, w)?;
+//! let function = f.finish(&[y]);
+//! let main = module.add_function(function);
+//! let module = verify(module)?;
+//! assert_eq!(
+//!     module.to_string(),
+//!     "\
+//! module @linear {
+//!   symbol T in 1..=8
+//!   weight @w : f32[2, 1]
+//!
+//!   func @main(%0 \"x\": f32[T, 2]) -> (f32[T, 1]) {
+//!     %1 = weight {weight = @w} : f32[2, 1]
+//!     %2 = matmul %0, %1 : f32[T, 1]
+//!     return %2
+//!   }
+//! }
+//! "
+//! );
+//!
+//! let bytes = [10f32, 1.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+//! let weights = HashMap::from([("w".to_string(), bytes)]);
+//! let x = Tensor::reals([2, 2], [1.0f64, 2.0, 3.0, 4.0]);
+//! let y = Interpreter::new(&module, &weights).run(main, &[x], &[])?;
+//! assert_eq!(y[0].as_reals(), Some(&[12.0, 34.0][..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use crate::expr::{BinaryOp, F32, UnaryOp};
 use crate::infer::{InferError, infer};
@@ -31,10 +70,7 @@ impl<'m> FunctionBuilder<'m> {
 
     /// Adds a parameter. All parameters come before the first instruction.
     pub fn param(&mut self, name: impl Into<String>, ty: Type) -> ValueId {
-        assert!(
-            self.function.insts.is_empty(),
-            "parameters come before instructions"
-        );
+        assert!(self.function.insts.is_empty(), "parameters come before instructions");
         let value = self.value(ty, Some(name.into()));
         self.function.params.push(value);
         value
@@ -73,9 +109,11 @@ impl<'m> FunctionBuilder<'m> {
         Ok(results)
     }
 
-    /// Appends an instruction with one result.
+    /// Appends an instruction and returns its first result.
     pub fn push1(&mut self, op: Op, operands: &[ValueId]) -> BuildResult {
-        Ok(self.push(op, operands)?[0])
+        let name = op.mnemonic();
+        let first = self.push(op, operands)?.first().copied();
+        first.ok_or_else(|| InferError { op: name, problem: "has no result".into() })
     }
 
     /// `weight @…`.
@@ -85,13 +123,7 @@ impl<'m> FunctionBuilder<'m> {
 
     /// A constant of type `ty`.
     pub fn constant(&mut self, value: f32, ty: Type) -> BuildResult {
-        self.push1(
-            Op::Constant {
-                value: F32(value),
-                ty,
-            },
-            &[],
-        )
+        self.push1(Op::Constant { value: F32(value), ty }, &[])
     }
 
     /// A rank-0 f32 constant, which broadcasts to anything.
@@ -136,12 +168,7 @@ impl<'m> FunctionBuilder<'m> {
 
     /// New shape, same elements.
     pub fn reshape(&mut self, x: ValueId, shape: impl Into<Shape>) -> BuildResult {
-        self.push1(
-            Op::Reshape {
-                shape: shape.into(),
-            },
-            &[x],
-        )
+        self.push1(Op::Reshape { shape: shape.into() }, &[x])
     }
 
     /// Permutes dimensions.
@@ -151,24 +178,12 @@ impl<'m> FunctionBuilder<'m> {
 
     /// Repeats to a shape.
     pub fn broadcast(&mut self, x: ValueId, shape: impl Into<Shape>) -> BuildResult {
-        self.push1(
-            Op::Broadcast {
-                shape: shape.into(),
-            },
-            &[x],
-        )
+        self.push1(Op::Broadcast { shape: shape.into() }, &[x])
     }
 
     /// Part of an axis.
     pub fn slice(&mut self, x: ValueId, axis: u32, start: u64, len: impl Into<Dim>) -> BuildResult {
-        self.push1(
-            Op::Slice {
-                axis,
-                start,
-                len: len.into(),
-            },
-            &[x],
-        )
+        self.push1(Op::Slice { axis, start, len: len.into() }, &[x])
     }
 
     /// Joins along an axis.

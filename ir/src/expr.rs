@@ -30,10 +30,14 @@ impl Ord for F32 {
     }
 }
 impl fmt::Display for F32 {
-    /// The shortest decimal that reads back to the same bits; always with a point, an exponent,
-    /// `inf` or `nan`.
+    /// The shortest decimal that reads back to the same bits, always with a point or an exponent;
+    /// or `inf`, `-inf`, `nan`, and for NaNs with other bits `nan.0x…`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        match self.0 {
+            x if x.to_bits() == f32::NAN.to_bits() => f.write_str("nan"),
+            x if x.is_nan() => write!(f, "nan.{:#x}", x.to_bits()),
+            x => write!(f, "{x:?}"),
+        }
     }
 }
 
@@ -125,6 +129,9 @@ impl BinaryOp {
     }
 }
 
+/// How deep expressions may nest, so that walking them needs little stack.
+pub const MAX_EXPR_DEPTH: u32 = 128;
+
 /// An expression over the operands of a macro-op, evaluated for each element in f32.
 ///
 /// Text: s-expressions such as `(mul (mul #0 (sigmoid #0)) #1)`.
@@ -143,7 +150,7 @@ pub enum Expr {
     Binary(BinaryOp, Box<Expr>, Box<Expr>),
     /// `(rope x $cos $sin head_dim)`: rotary embedding of each group of `head_dim` columns, in
     /// the rotate-half convention of Hugging Face: with h = head_dim / 2,
-    /// y[i] = x[i]·cos[i] − x[i+h]·sin[i] and y[i+h] = x[i+h]·cos[i] + x[i]·sin[i], i < h.
+    /// `y[i] = x[i]·cos[i] − x[i+h]·sin[i]` and `y[i+h] = x[i+h]·cos[i] + x[i]·sin[i]`, i < h.
     /// `cos` and `sin` are `[rows, h]`.
     Rope {
         /// What is rotated.
@@ -185,6 +192,20 @@ impl Expr {
         Expr::Binary(op, Box::new(x), Box::new(y))
     }
 
+    /// Whether it nests at most `depth` deep; a leaf is 1 deep.
+    pub fn is_within_depth(&self, depth: u32) -> bool {
+        let Some(inner) = depth.checked_sub(1) else {
+            return false;
+        };
+        match self {
+            Expr::Acc(_) | Expr::Operand(_) | Expr::Const(_) => true,
+            Expr::Unary(_, x) | Expr::Rope { x, .. } | Expr::HeadNorm { x, .. } => {
+                x.is_within_depth(inner)
+            }
+            Expr::Binary(_, x, y) => x.is_within_depth(inner) && y.is_within_depth(inner),
+        }
+    }
+
     /// Visits this expression and all inside it, outermost first.
     pub fn walk(&self, visit: &mut impl FnMut(&Expr)) {
         visit(self);
@@ -207,23 +228,10 @@ impl Expr {
             Expr::Const(value) => Expr::Const(*value),
             Expr::Unary(op, x) => Expr::Unary(*op, inner(x)),
             Expr::Binary(op, x, y) => Expr::Binary(*op, inner(x), inner(y)),
-            Expr::Rope {
-                x,
-                cos,
-                sin,
-                head_dim,
-            } => Expr::Rope {
-                x: inner(x),
-                cos: index(*cos),
-                sin: index(*sin),
-                head_dim: *head_dim,
-            },
-            Expr::HeadNorm {
-                x,
-                weight,
-                eps,
-                head_dim,
-            } => Expr::HeadNorm {
+            Expr::Rope { x, cos, sin, head_dim } => {
+                Expr::Rope { x: inner(x), cos: index(*cos), sin: index(*sin), head_dim: *head_dim }
+            }
+            Expr::HeadNorm { x, weight, eps, head_dim } => Expr::HeadNorm {
                 x: inner(x),
                 weight: index(*weight),
                 eps: *eps,
@@ -241,20 +249,10 @@ impl fmt::Display for Expr {
             Expr::Const(value) => value.fmt(f),
             Expr::Unary(op, x) => write!(f, "({} {x})", op.name()),
             Expr::Binary(op, x, y) => write!(f, "({} {x} {y})", op.name()),
-            Expr::Rope {
-                x,
-                cos,
-                sin,
-                head_dim,
-            } => {
+            Expr::Rope { x, cos, sin, head_dim } => {
                 write!(f, "(rope {x} ${cos} ${sin} {head_dim})")
             }
-            Expr::HeadNorm {
-                x,
-                weight,
-                eps,
-                head_dim,
-            } => {
+            Expr::HeadNorm { x, weight, eps, head_dim } => {
                 write!(f, "(head_norm {x} ${weight} {eps} {head_dim})")
             }
         }

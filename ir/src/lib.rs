@@ -14,17 +14,28 @@
 pub mod builder;
 pub mod expr;
 pub mod infer;
+pub mod interp;
 pub mod module;
 pub mod op;
+pub mod sample;
+pub mod storage;
+#[cfg(test)]
+mod testing;
+pub mod text;
 pub mod types;
+pub mod verify;
 pub mod weights;
 
 pub use builder::FunctionBuilder;
 pub use expr::{BinaryOp, Expr, F32, UnaryOp};
 pub use infer::{InferError, infer};
+pub use interp::{InterpError, Interpreter, Tensor};
 pub use module::{
     FuncId, Function, Inst, InstId, Module, Symbol, SymbolId, Value, ValueId, Weight, WeightId,
 };
 pub use op::{AttentionAttr, DecodeLoopAttr, Family, GemmAttr, GemmOutput, Op, Prologue, Store};
+pub use storage::{StorageError, weight_bytes};
+pub use text::{ParseError, parse, print};
 pub use types::{DType, Dim, Layout, Shape, Type};
+pub use verify::{Phase, Verified, VerifyError, gate, verify};
 pub use weights::Weights;

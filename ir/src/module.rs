@@ -132,32 +132,19 @@ pub struct Module {
 impl Module {
     /// An empty module.
     pub fn new(name: impl Into<String>) -> Module {
-        Module {
-            name: name.into(),
-            symbols: vec![],
-            weights: vec![],
-            functions: vec![],
-        }
+        Module { name: name.into(), symbols: vec![], weights: vec![], functions: vec![] }
     }
 
     /// Declares a symbol.
     pub fn add_symbol(&mut self, name: impl Into<String>, min: u64, max: u64) -> SymbolId {
-        self.symbols.push(Symbol {
-            name: name.into(),
-            min,
-            max,
-        });
+        self.symbols.push(Symbol { name: name.into(), min, max });
         SymbolId(self.symbols.len() as u32 - 1)
     }
 
     /// Declares a weight that is used in the dtype it is stored in.
     pub fn add_weight(&mut self, name: impl Into<String>, ty: Type) -> WeightId {
         let stored = ty.dtype;
-        self.weights.push(Weight {
-            name: name.into(),
-            ty,
-            stored,
-        });
+        self.weights.push(Weight { name: name.into(), ty, stored });
         WeightId(self.weights.len() as u32 - 1)
     }
 
@@ -169,18 +156,12 @@ impl Module {
 
     /// The function named `name`.
     pub fn function(&self, name: &str) -> Option<FuncId> {
-        self.functions
-            .iter()
-            .position(|f| f.name == name)
-            .map(|i| FuncId(i as u32))
+        self.functions.iter().position(|f| f.name == name).map(|i| FuncId(i as u32))
     }
 
     /// The symbol named `name`.
     pub fn symbol(&self, name: &str) -> Option<SymbolId> {
-        self.symbols
-            .iter()
-            .position(|s| s.name == name)
-            .map(|i| SymbolId(i as u32))
+        self.symbols.iter().position(|s| s.name == name).map(|i| SymbolId(i as u32))
     }
 
     /// The largest extent that `dim` takes.

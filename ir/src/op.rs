@@ -2,7 +2,11 @@
 
 use crate::expr::{BinaryOp, Expr, F32, UnaryOp};
 use crate::module::{FuncId, WeightId};
+use crate::text::ParseError;
+use crate::text::attr::{AttrWriter, Field, FieldReader};
 use crate::types::{DType, Dim, Shape, Type};
+
+pub use crate::text::attr::AttrId;
 
 /// Which phase an op belongs to; gates between phases say which families may remain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +45,12 @@ macro_rules! ops {
                 }
             }
 
+            /// The spelling of every op.
+            pub fn mnemonics() -> impl Iterator<Item = &'static str> {
+                let unary = UnaryOp::ALL.iter().map(|op| op.name());
+                unary.chain(BinaryOp::ALL.iter().map(|op| op.name())).chain([$($text),*])
+            }
+
             /// The family it belongs to.
             pub fn family(&self) -> Family {
                 match self {
@@ -55,6 +65,40 @@ macro_rules! ops {
                     Op::Unary(_) => Some(1),
                     Op::Binary(_) => Some(2),
                     $(Op::$variant { .. } => ops!(@arity $arity),)*
+                }
+            }
+
+            /// Appends the attributes as text.
+            pub(crate) fn write_attrs(&self, out: &mut AttrWriter<'_>) {
+                match self {
+                    Op::Unary(_) | Op::Binary(_) => {}
+                    $(Op::$variant { $($field),* } => {
+                        $($field.write_field(stringify!($field), out);)*
+                    })*
+                }
+            }
+
+            /// The op spelled `mnemonic`, with the attributes that follow; `None` where no op is
+            /// spelled so.
+            pub(crate) fn read(
+                mnemonic: &str,
+                fields: &mut FieldReader<'_, '_>,
+            ) -> Result<Option<Op>, ParseError> {
+                Ok(match mnemonic {
+                    $($text => Some(Op::$variant {
+                        $($field: Field::read_field(stringify!($field), fields)?),*
+                    }),)*
+                    name => UnaryOp::parse(name)
+                        .map(Op::Unary)
+                        .or_else(|| BinaryOp::parse(name).map(Op::Binary)),
+                })
+            }
+
+            /// Visits every id in the attributes.
+            pub fn visit_ids(&self, visit: &mut dyn FnMut(AttrId)) {
+                match self {
+                    Op::Unary(_) | Op::Binary(_) => {}
+                    $(Op::$variant { $($field),* } => { $($field.field_ids(visit);)* })*
                 }
             }
         }

@@ -114,6 +114,9 @@ impl From<SymbolId> for Dim {
     }
 }
 
+/// Most dimensions of a tensor.
+pub const MAX_RANK: usize = 8;
+
 /// Extents, outermost first.
 pub type Shape = Vec<Dim>;
 
@@ -144,11 +147,7 @@ pub struct Type {
 impl Type {
     /// A row-major type.
     pub fn new(dtype: DType, shape: impl Into<Shape>) -> Type {
-        Type {
-            dtype,
-            shape: shape.into(),
-            layout: Layout::RowMajor,
-        }
+        Type { dtype, shape: shape.into(), layout: Layout::RowMajor }
     }
 
     /// A row-major f32 type.
@@ -164,13 +163,10 @@ impl Type {
     /// Bytes that a value takes when each dim has the extent that `extent` gives; `None` on
     /// overflow or where a last dimension is not a whole number of blocks.
     pub fn bytes(&self, extent: impl Fn(Dim) -> u64) -> Option<u64> {
-        let elements = self
-            .shape
-            .iter()
-            .try_fold(1u64, |n, &dim| n.checked_mul(extent(dim)))?;
+        let elements = self.shape.iter().try_fold(1u64, |n, &dim| n.checked_mul(extent(dim)))?;
         if self.dtype.is_block() {
             let last = extent(*self.shape.last()?);
-            if last % self.dtype.block_len() != 0 {
+            if !last.is_multiple_of(self.dtype.block_len()) {
                 return None;
             }
         }
