@@ -4,10 +4,17 @@
 //! Out: the same, read back and checked by a runtime.
 //! Never: depends on the IR, on LLVM, or on a device.
 
-#![forbid(unsafe_code)]
-
+pub mod artifact;
 pub mod expr;
+pub mod layout;
 pub mod plan;
+mod text;
+#[cfg(test)]
+mod toy;
+mod verify;
 
+pub use artifact::{Artifact, ArtifactError, ArtifactInfo, Section, write_artifact};
 pub use expr::{Expr, Symbols};
+pub use layout::{Layout, Placement};
 pub use plan::*;
+pub use verify::PlanError;
