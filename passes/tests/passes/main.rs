@@ -1,0 +1,10 @@
+//! Tests of the passes, in one binary. `model` builds tiny decoders as raising leaves them.
+
+mod fixtures;
+mod fuse;
+mod model;
+mod oracle;
+mod pipeline;
+mod plan_memory;
+mod schedule;
+mod types;
