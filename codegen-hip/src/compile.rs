@@ -1,0 +1,330 @@
+//! From a module of tensor ops to an artifact file: passes, schedule, memory plan, kernels, weights.
+
+use crate::error::CodegenError;
+use crate::kernels::KernelSource;
+use crate::link::link_shared_object;
+use crate::lower::{CompiledKernel, KernelDump, compile as compile_kernel};
+use crate::lower_schedule::{LowerError, Lowered, lower_schedule};
+use crate::pack::{pack_weight, packed_bytes};
+use crate::target::Target;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use waveloom_ir::storage::{StorageError, weight_bytes};
+use waveloom_ir::{Module, WeightId, Weights};
+use waveloom_passes::{self as passes, PassEvent, PassOptions, TargetLayout, WeightDtype};
+use waveloom_plan as plan;
+use waveloom_plan::artifact::{code_section, plan_section, weight_section};
+use waveloom_plan::{ArtifactInfo, Section, write_artifact};
+
+/// A model to compile, as a front end gives it.
+pub struct Source<'a> {
+    /// Tensor ops.
+    pub module: Module,
+    /// Bytes of its weights.
+    pub weights: &'a dyn Weights,
+    /// Tokens that end a generation.
+    pub stop_tokens: Vec<u32>,
+    /// Sections to carry along: `tokenizer.json`, `chat_template.jinja`, `generation_config.json`.
+    pub sections: Vec<(String, Vec<u8>)>,
+}
+
+/// What is asked of a compilation.
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    /// Targets; the artifact carries one plan, code object and set of weights for each.
+    pub targets: Vec<Target>,
+    /// Dtype of matrix weights.
+    pub dtype: WeightDtype,
+}
+
+/// Watches a compilation.
+pub trait Observer {
+    /// A phase begins: `passes`, `schedule`, `kernels`, `link`, `write`.
+    fn phase(&mut self, name: &str);
+    /// The phase got so far.
+    fn progress(&mut self, done: u64, total: u64);
+    /// A pass ran.
+    fn pass(&mut self, event: &PassEvent<'_>);
+    /// A kernel was compiled.
+    fn kernel(&mut self, dump: &KernelDump);
+    /// Whether [`Observer::kernel`] wants the texts, which cost time.
+    fn wants_kernels(&self) -> bool;
+}
+
+/// Watches nothing.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn phase(&mut self, _: &str) {}
+    fn progress(&mut self, _: u64, _: u64) {}
+    fn pass(&mut self, _: &PassEvent<'_>) {}
+    fn kernel(&mut self, _: &KernelDump) {}
+    fn wants_kernels(&self) -> bool {
+        false
+    }
+}
+
+/// What a compilation made.
+#[derive(Clone, Debug)]
+pub struct CompileReport {
+    /// Time by phase, in order.
+    pub phases: Vec<(String, Duration)>,
+    /// What each target got.
+    pub targets: Vec<TargetReport>,
+    /// Size of the file.
+    pub file_bytes: u64,
+}
+
+/// What one target got.
+#[derive(Clone, Debug)]
+pub struct TargetReport {
+    /// Its name.
+    pub target: String,
+    /// Number of kernels.
+    pub kernels: usize,
+    /// Size of the code object.
+    pub code_bytes: u64,
+    /// Size of the packed weights.
+    pub weight_bytes: u64,
+    /// Peak and lower bound of the arena.
+    pub memory: plan::MemoryReport,
+}
+
+/// Why a compilation failed.
+#[derive(Debug, Error)]
+pub enum CompileError {
+    /// In a pass.
+    #[error(transparent)]
+    Pass(#[from] passes::PassError),
+    /// In scheduling.
+    #[error(transparent)]
+    Schedule(#[from] passes::ScheduleError),
+    /// In memory planning.
+    #[error(transparent)]
+    Memory(#[from] passes::PlanError),
+    /// The memory planner's checker found a mistake: our bug.
+    #[error("internal error: the memory plan is wrong: {0}")]
+    MemoryCheck(#[from] passes::MemoryError),
+    /// In the lowering to a plan.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    /// In code generation.
+    #[error(transparent)]
+    Codegen(#[from] CodegenError),
+    /// The plan does not verify: our bug.
+    #[error("internal error: the plan is wrong: {0}")]
+    Plan(#[from] plan::PlanError),
+    /// A weight cannot be read or converted.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The plan cannot be written as JSON: our bug.
+    #[error("internal error: the plan cannot be serialized: {0}")]
+    Serialize(serde_json::Error),
+    /// In writing the artifact.
+    #[error(transparent)]
+    Artifact(#[from] plan::ArtifactError),
+    /// No target was named.
+    #[error("no target; name at least one, such as `cpu`")]
+    NoTarget,
+}
+
+/// Everything of one target but the bytes of its weights.
+pub struct CompiledTarget {
+    /// The target.
+    pub target: Target,
+    /// The module after the passes.
+    pub module: Module,
+    /// Plan, kernels, order of weights.
+    pub lowered: Lowered,
+    /// The code object.
+    pub code: Vec<u8>,
+}
+
+/// Compiles `source` to the file `output`.
+///
+/// The file is written to a temporary name beside it and renamed, so that `output` is either whole
+/// or untouched.
+pub fn compile(
+    source: Source<'_>,
+    options: &CompileOptions,
+    output: &Path,
+    observer: &mut dyn Observer,
+) -> Result<CompileReport, CompileError> {
+    if options.targets.is_empty() {
+        return Err(CompileError::NoTarget);
+    }
+    let mut clock = Clock::new(observer);
+    let mut compiled = vec![];
+    for target in &options.targets {
+        compiled.push(compile_target(&source, target, options.dtype, &mut clock)?);
+    }
+    clock.phase("write");
+    let file_bytes = write(&source, &compiled, output)?;
+    clock.finish();
+    let targets = compiled.iter().map(|c| TargetReport {
+        target: c.lowered.plan.target.clone(),
+        kernels: c.lowered.kernels.len(),
+        code_bytes: c.code.len() as u64,
+        weight_bytes: c.lowered.constant_bytes(),
+        memory: c.lowered.plan.memory.clone(),
+    });
+    Ok(CompileReport { targets: targets.collect(), phases: clock.phases, file_bytes })
+}
+
+/// Times phases and tells the observer.
+pub struct Clock<'o> {
+    observer: &'o mut dyn Observer,
+    phases: Vec<(String, Duration)>,
+    started: Option<(&'static str, Instant)>,
+}
+
+impl<'o> Clock<'o> {
+    /// A clock before the first phase.
+    pub fn new(observer: &'o mut dyn Observer) -> Clock<'o> {
+        Clock { observer, phases: vec![], started: None }
+    }
+
+    fn phase(&mut self, name: &'static str) {
+        self.finish();
+        self.started = Some((name, Instant::now()));
+        self.observer.phase(name);
+    }
+
+    fn finish(&mut self) {
+        let Some((name, start)) = self.started.take() else { return };
+        match self.phases.iter_mut().find(|(known, _)| known == name) {
+            Some((_, time)) => *time += start.elapsed(),
+            None => self.phases.push((name.to_string(), start.elapsed())),
+        }
+    }
+}
+
+/// Compiles `source` for one target, all but its weights.
+pub fn compile_target(
+    source: &Source<'_>,
+    target: &Target,
+    dtype: WeightDtype,
+    clock: &mut Clock<'_>,
+) -> Result<CompiledTarget, CompileError> {
+    clock.phase("passes");
+    let pass_options = PassOptions {
+        dtype,
+        stop_tokens: source.stop_tokens.clone(),
+        layout: TargetLayout { lanes: target.lanes },
+        ..PassOptions::default()
+    };
+    let observer = &mut *clock.observer;
+    let module = passes::run_pipeline(source.module.clone(), &pass_options, &mut |event| {
+        observer.pass(&event);
+        Ok(())
+    })?;
+    clock.phase("schedule");
+    let schedule = passes::schedule(&module)?;
+    let memory = passes::plan_memory(&module, &schedule)?;
+    passes::check_memory(&schedule, &module, &memory)?;
+    let lowered = lower_schedule(&module, &schedule, &memory, target, &source.stop_tokens)?;
+    lowered.plan.verify()?;
+    clock.phase("kernels");
+    let objects = compile_kernels(&lowered.kernels, target, clock.observer)?;
+    clock.phase("link");
+    let code = link_shared_object(&objects)?;
+    Ok(CompiledTarget { target: target.clone(), module, lowered, code })
+}
+
+/// Compiles kernels on all processors; the objects come back in the kernels' order.
+fn compile_kernels(
+    kernels: &[KernelSource],
+    target: &Target,
+    observer: &mut dyn Observer,
+) -> Result<Vec<CompiledKernel>, CodegenError> {
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(kernels.len());
+    let dump = observer.wants_kernels();
+    let (sender, receiver) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(kernel) = kernels.get(index) else { break };
+                    if sender.send((index, compile_kernel(&kernel.text, target, dump))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut objects: Vec<Option<CompiledKernel>> = kernels.iter().map(|_| None).collect();
+        for (done, (index, result)) in receiver.into_iter().enumerate() {
+            let kernel = result?;
+            if let Some(dump) = &kernel.dump {
+                observer.kernel(dump);
+            }
+            objects[index] = Some(kernel);
+            observer.progress(done as u64 + 1, kernels.len() as u64);
+        }
+        Ok(objects.into_iter().flatten().collect())
+    })
+}
+
+/// Writes the artifact; gives its size in bytes.
+fn write(
+    source: &Source<'_>,
+    compiled: &[CompiledTarget],
+    output: &Path,
+) -> Result<u64, CompileError> {
+    let mut sections = vec![];
+    for compiled in compiled {
+        let target = &compiled.target.name;
+        let plan = serde_json::to_vec(&compiled.lowered.plan).map_err(CompileError::Serialize)?;
+        sections.push(Section::from_bytes(plan_section(target), plan));
+        sections.push(Section::from_bytes(code_section(target), &compiled.code));
+    }
+    for (name, bytes) in &source.sections {
+        sections.push(Section::from_bytes(name, bytes));
+    }
+    for compiled in compiled {
+        sections.extend(compiled.weight_sections(source.weights)?);
+    }
+    let info = ArtifactInfo {
+        compiler: concat!("waveloom ", env!("CARGO_PKG_VERSION")).into(),
+        model: source.module.name.clone(),
+        targets: compiled.iter().map(|compiled| compiled.target.name.clone()).collect(),
+    };
+    Ok(write_artifact(output, &info, sections)?)
+}
+
+impl CompiledTarget {
+    /// The weights in the order of the constants segment, each fetched and packed when it is written.
+    fn weight_sections<'a>(
+        &'a self,
+        weights: &'a dyn Weights,
+    ) -> Result<Vec<Section<'a>>, CompileError> {
+        let section = |&id: &WeightId| {
+            let weight = &self.module.weights[id.index()];
+            let bytes = packed_bytes(&weight.ty, &self.target);
+            let bytes = bytes.ok_or_else(|| LowerError::TooLarge(weight.name.clone()))?;
+            let name = weight_section(&self.target.name, &weight.name);
+            Ok(Section::new(name, bytes, move |out| {
+                out.write_all(&self.packed_weight(id, weights).map_err(io::Error::other)?)
+            }))
+        };
+        self.lowered.weights.iter().map(section).collect()
+    }
+
+    /// The bytes of a weight as the target's kernels read them.
+    pub fn packed_weight(
+        &self,
+        id: WeightId,
+        weights: &dyn Weights,
+    ) -> Result<Vec<u8>, CompileError> {
+        let weight = &self.module.weights[id.index()];
+        let bytes = weight_bytes(weight, weights)?;
+        Ok(pack_weight(&weight.name, &weight.ty, &bytes, &self.target)?)
+    }
+}

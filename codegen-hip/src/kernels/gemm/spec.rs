@@ -1,0 +1,188 @@
+//! What a `gemm` kernel depends on, and the sizes that a tuner may choose.
+
+use super::activations::Form;
+use crate::Target;
+use crate::kernels::{KernelError, SYMBOLS, Variant, extent_expr};
+use crate::pack::PackedLayout;
+use waveloom_ir::{DType, Dim, GemmAttr, GemmOutput, Module, Prologue, Store, Type};
+use waveloom_plan as plan;
+
+/// How many rows x has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// One: a matrix-vector product.
+    One,
+    /// So many, when it runs.
+    Many(plan::Expr),
+}
+
+/// A `gemm` without its module: what the kernel depends on.
+#[derive(Clone, Debug)]
+pub struct GemmSpec {
+    /// Rows of x.
+    pub rows: Rows,
+    /// Columns of x and of the weights.
+    pub k: u64,
+    /// RMS norm before the products: what is added to the mean of squares.
+    pub norm_eps: Option<f32>,
+    /// The weights.
+    pub weights: Vec<PackedLayout>,
+    /// The outputs.
+    pub outputs: Vec<GemmOutput>,
+    /// Types of the extra operands.
+    pub extras: Vec<Type>,
+}
+
+/// What a tuner may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TileConfig {
+    /// Rows of a work item; a multiple of `rows`.
+    pub block_rows: u32,
+    /// Rows whose accumulators are in registers at a time.
+    pub rows: u32,
+    /// Tiles of L columns whose accumulators are in registers at a time.
+    pub tiles: u32,
+    /// Tiles of a group of columns that no head size determines.
+    pub group_tiles: u32,
+    /// How many such groups are multiplied, and then stored, at a time where a worker's range has
+    /// them. Which ones are does not change a result.
+    pub span_groups: u32,
+    /// How far ahead of the loads weights are prefetched, in bytes; 0 for not at all.
+    pub prefetch_bytes: u32,
+}
+
+impl TileConfig {
+    /// A good choice by reckoning: accumulators fill the registers that operands leave; a row
+    /// block fits in half of the second-level cache; groups are small enough to spread over
+    /// workers and large enough that the epilogue does not show.
+    pub fn default_for(spec: &GemmSpec, target: &Target) -> TileConfig {
+        match spec.rows {
+            Rows::One => TileConfig::one_row(),
+            Rows::Many(_) => TileConfig::many_rows(spec, target),
+        }
+    }
+
+    fn one_row() -> TileConfig {
+        TileConfig {
+            block_rows: 1,
+            rows: 1,
+            // Each tile is a chain of multiply-adds and a stream of memory: several of them
+            // together keep more loads under way.
+            tiles: 4,
+            group_tiles: 1,
+            span_groups: 4,
+            prefetch_bytes: 1024,
+        }
+    }
+
+    fn many_rows(spec: &GemmSpec, target: &Target) -> TileConfig {
+        let wide = target.vector_registers >= 32;
+        let quantized = spec.weights.iter().any(|w| w.dtype.is_block());
+        let rows = match (wide, quantized) {
+            (true, true) => 16,
+            (true, false) => 12,
+            (false, true) => 4,
+            (false, false) => 6,
+        };
+        let forms = spec.weights.iter().map(|w| Form::of(w, &spec.rows, target).bytes());
+        let row_bytes = (spec.k * forms.max().unwrap_or(4)).max(1);
+        let in_cache = u64::from(target.l2_bytes) / 2 / row_bytes;
+        let blocks = (in_cache / rows).clamp(1, 96 / rows);
+        TileConfig {
+            block_rows: (blocks * rows) as u32,
+            rows: rows as u32,
+            tiles: if quantized { 1 } else { 2 },
+            group_tiles: 4,
+            span_groups: 1,
+            prefetch_bytes: 0,
+        }
+    }
+}
+
+impl GemmSpec {
+    pub(super) fn new(
+        module: &Module,
+        attr: &GemmAttr,
+        types: &[&Type],
+        variant: Variant,
+        target: &Target,
+    ) -> Result<GemmSpec, KernelError> {
+        let (Some(x), Some(weights), Some(extras)) = (
+            types.first(),
+            types.get(attr.first_weight()..attr.first_extra()),
+            types.get(attr.first_extra()..),
+        ) else {
+            return Err(KernelError("gemm: too few operands".to_string()));
+        };
+        let [rows, Dim::Const(k)] = x.shape[..] else {
+            return Err(KernelError("gemm: x is not [M, constant]".to_string()));
+        };
+        let rows = match (rows, variant) {
+            (Dim::Const(1), _) | (Dim::Symbol(_), Variant::Decode) => Rows::One,
+            _ => Rows::Many(extent_expr(module, rows)?),
+        };
+        let weights = weights
+            .iter()
+            .map(|ty| packed_layout(ty, target))
+            .collect::<Result<Vec<_>, KernelError>>()?;
+        let norm_eps = attr.prologue.map(|Prologue::RmsNorm { eps }| eps.0);
+        if attr.prologue.is_some() && types.get(1).is_some_and(|ty| ty.dtype != DType::F32) {
+            return Err(KernelError("gemm: the norm weight is not f32".to_string()));
+        }
+        Ok(GemmSpec {
+            rows,
+            k,
+            norm_eps,
+            weights,
+            outputs: attr.outputs.clone(),
+            extras: extras.iter().map(|ty| (*ty).clone()).collect(),
+        })
+    }
+
+    /// `gemm_q4_1_576x960_norm` and the like: a C identifier.
+    pub(super) fn stem(&self) -> String {
+        let mut stem = match self.rows {
+            Rows::One => "gemv".to_string(),
+            Rows::Many(_) => "gemm".to_string(),
+        };
+        for weight in &self.weights {
+            stem.push_str(&format!("_{}_{}", weight.dtype, weight.rows));
+        }
+        stem.push_str(&format!("_k{}", self.k));
+        stem
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let rows = match &self.rows {
+            Rows::One => "1".to_string(),
+            Rows::Many(plan::Expr::Symbol(id)) => SYMBOLS.get(*id).unwrap_or(&"?").to_string(),
+            Rows::Many(_) => "M".to_string(),
+        };
+        let weights: Vec<String> =
+            self.weights.iter().map(|w| format!("{}[{}, {}]", w.dtype, w.rows, w.cols)).collect();
+        let mut summary = format!("gemm [{rows}, {}] x {}", self.k, weights.join(" "));
+        if self.norm_eps.is_some() {
+            summary.push_str(", norm");
+        }
+        for output in &self.outputs {
+            let append = matches!(output.store, Store::Append { .. });
+            summary.push_str(&format!("; {}{}", output.expr, if append { " append" } else { "" }));
+        }
+        summary
+    }
+
+    /// Whether an output goes to a cache.
+    pub(super) fn appends(&self) -> bool {
+        self.outputs.iter().any(|output| matches!(output.store, Store::Append { .. }))
+    }
+}
+
+pub(super) fn packed_layout(ty: &Type, target: &Target) -> Result<PackedLayout, KernelError> {
+    let cannot = || KernelError(format!("gemm: cannot multiply a weight of dtype {}", ty.dtype));
+    match ty.shape[..] {
+        [Dim::Const(n), Dim::Const(k)] => {
+            PackedLayout::new(ty.dtype, n, k, target).ok_or_else(cannot)
+        }
+        _ => Err(cannot()),
+    }
+}

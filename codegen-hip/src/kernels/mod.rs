@@ -1,0 +1,124 @@
+//! Kernels of macro-ops: one generator per family, and the description that the plan needs of
+//! what it made.
+
+mod attention;
+pub mod gemm;
+mod instance;
+mod real;
+mod rows;
+pub mod sample;
+pub mod scalar;
+#[cfg(test)]
+mod testing;
+
+use crate::Target;
+use crate::lower::KernelText;
+use instance::Instance;
+use thiserror::Error;
+use waveloom_ir::{Dim, Function, InstId, Module, Op};
+use waveloom_plan as plan;
+
+/// The symbols of every plan, in the plan's order: step tokens, cache length, cache capacity.
+pub const SYMBOLS: [&str; 3] = ["T", "S", "C"];
+
+/// An extent over the plan's symbols.
+pub fn extent_expr(module: &Module, dim: Dim) -> Result<plan::Expr, KernelError> {
+    match dim {
+        Dim::Const(extent) => i64::try_from(extent)
+            .map(plan::Expr::from)
+            .map_err(|_| KernelError(format!("extent {extent} does not fit in 63 bits"))),
+        Dim::Symbol(id) => {
+            let name = module.symbols.get(id.index()).map_or("?", |symbol| symbol.name.as_str());
+            let index = SYMBOLS.iter().position(|known| *known == name);
+            let unknown = || KernelError(format!("a plan has no symbol '{name}'"));
+            index.map(plan::Expr::Symbol).ok_or_else(unknown)
+        }
+    }
+}
+
+/// Which program a kernel is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// Up to `prefill_chunk` tokens per step.
+    Prefill,
+    /// One token per step: the symbol `T` is 1.
+    Decode,
+}
+
+/// What an argument slot of a kernel holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArgRole {
+    /// The address of a buffer: an index into the op's operands followed by its results.
+    Buffer(usize),
+    /// A number.
+    Scalar(plan::Expr),
+}
+
+/// A kernel and all that a plan says about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelSource {
+    /// What its name begins with: the family and what tells its members apart.
+    pub stem: String,
+    /// For people: the macro-op and its shape.
+    pub summary: String,
+    /// The code; its symbol is the stem until [`KernelSource::rename`].
+    pub text: KernelText,
+    /// Number of work items, over the plan's symbols.
+    pub items: plan::Expr,
+    /// Argument slots.
+    pub args: Vec<ArgRole>,
+    /// Bytes of scratch that one worker needs.
+    pub scratch_bytes: u64,
+    /// Whether it reads its weights once from start to end, as products do and lookups do not.
+    pub streams_weights: bool,
+}
+
+impl KernelSource {
+    /// Whether `other` is the same code under the same arguments and items.
+    pub fn same_code(&self, other: &KernelSource) -> bool {
+        self.stem == other.stem
+            && self.items == other.items
+            && self.args == other.args
+            && self.text.named(&self.stem) == other.text.named(&self.stem)
+    }
+
+    /// Gives the kernel another symbol, a C identifier.
+    pub fn rename(&mut self, name: impl AsRef<str>) {
+        self.text = self.text.named(name.as_ref());
+    }
+
+    /// Its entry in a plan.
+    pub fn entry(&self) -> plan::Kernel {
+        plan::Kernel { name: self.text.name.clone(), summary: self.summary.clone() }
+    }
+}
+
+/// Why a macro-op has no kernel on a target.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct KernelError(pub String);
+
+/// The kernel of macro-op `inst` of `function` in one of the two programs.
+pub fn kernel_for(
+    module: &Module,
+    function: &Function,
+    inst: InstId,
+    variant: Variant,
+    target: &Target,
+) -> Result<KernelSource, KernelError> {
+    let inst = function
+        .insts
+        .get(inst.index())
+        .ok_or_else(|| KernelError("no such instruction".to_string()))?;
+    let op = Instance { module, function, inst, variant, target };
+    match &inst.op {
+        Op::Gemm { attr } => gemm::kernel_for(module, function, inst, attr, variant, target),
+        Op::Attention { attr } => attention::kernel(&op, attr),
+        Op::Embed {} => rows::embed(&op),
+        Op::Norm { eps } => rows::norm(&op, *eps),
+        Op::Map { expr } => rows::map(&op, expr),
+        Op::Rope {} => rows::rope(&op),
+        Op::CacheAppend {} => rows::cache_append(&op),
+        other => Err(KernelError(format!("`{}` has no kernel", other.mnemonic()))),
+    }
+}

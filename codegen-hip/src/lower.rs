@@ -1,0 +1,369 @@
+//! One kernel from MLIR text to an ELF object: MLIR's conversions to the `llvm` dialect,
+//! translation to LLVM IR, a short pipeline of LLVM's passes, and its most thorough code
+//! generation.
+//!
+//! Each call has an MLIR and an LLVM context of its own, so kernels compile in parallel.
+//! LLVM neither inlines, unrolls nor vectorizes: the generators already wrote what they want. What
+//! is left to it is to clean up addresses and to hoist what does not change in a loop; `O3` gives
+//! the same speed for twice the time to compile.
+#![allow(unsafe_code)]
+
+use crate::{CodegenError, Target};
+use inkwell::OptimizationLevel;
+use inkwell::attributes::AttributeLoc;
+use inkwell::context::{AsContextRef, Context as LlvmContext};
+use inkwell::module::Module as LlvmModule;
+use inkwell::passes::PassBuilderOptions;
+use inkwell::targets::{
+    CodeModel, FileType, InitializationConfig, RelocMode, Target as LlvmTarget, TargetMachine,
+    TargetTriple,
+};
+use melior::Context;
+use melior::dialect::DialectHandle;
+use melior::ir::Module;
+use melior::ir::operation::OperationLike;
+use melior::pass::{PassManager, conversion};
+use mlir_sys::{
+    mlirCreateConversionConvertVectorToLLVMPass, mlirGetDialectHandle__math__,
+    mlirGetDialectHandle__vector__, mlirRegisterAllLLVMTranslations, mlirTranslateModuleToLLVMIR,
+};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// LLVM's passes before code generation.
+const PASSES: &str = "function(simplifycfg,early-cse<memssa>,instcombine<no-verify-fixpoint>,\
+                      loop-mssa(licm),gvn,instcombine<no-verify-fixpoint>,simplifycfg)";
+
+/// The code of a kernel as a generator writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelText {
+    /// Its symbol.
+    pub name: String,
+    /// An MLIR module with one function of that name.
+    pub mlir: String,
+}
+
+impl KernelText {
+    /// The same code under another symbol.
+    pub fn named(&self, name: &str) -> KernelText {
+        let (old, new) = (format!("func.func @{}(", self.name), format!("func.func @{name}("));
+        KernelText { name: name.to_string(), mlir: self.mlir.replacen(&old, &new, 1) }
+    }
+}
+
+/// A kernel as machine code.
+#[derive(Clone, Debug)]
+pub struct CompiledKernel {
+    /// Its symbol.
+    pub name: String,
+    /// A relocatable ELF object.
+    pub object: Vec<u8>,
+    /// What it went through, if asked for.
+    pub dump: Option<KernelDump>,
+}
+
+/// A kernel's forms on its way to machine code, for people.
+#[derive(Clone, Debug)]
+pub struct KernelDump {
+    /// As generated: `func`, `scf`, `arith`, `vector`, `math`, `llvm`.
+    pub mlir: String,
+    /// In the `llvm` dialect alone.
+    pub mlir_lowered: String,
+    /// LLVM IR after optimization.
+    pub llvm_ir: String,
+    /// Assembly.
+    pub assembly: String,
+}
+
+/// Compiles a kernel for a target; `dump` keeps its intermediate forms.
+pub fn compile(
+    kernel: &KernelText,
+    target: &Target,
+    dump: bool,
+) -> Result<CompiledKernel, CodegenError> {
+    let context = mlir_context();
+    let diagnostics = Diagnostics::attach(&context);
+    let mlir_error = |phase| CodegenError::Mlir {
+        kernel: kernel.name.clone(),
+        phase,
+        diagnostics: diagnostics.take(),
+    };
+    let mut module = Module::parse(&context, &kernel.mlir).ok_or_else(|| mlir_error("parse"))?;
+    if !module.as_operation().verify() {
+        return Err(mlir_error("verify"));
+    }
+    to_llvm_dialect(&context, &mut module).map_err(|_| mlir_error("lowering"))?;
+    let llvm_context = LlvmContext::create();
+    let llvm = translate(&module, &llvm_context).ok_or_else(|| mlir_error("translation"))?;
+    let back_end = BackEnd { kernel: &kernel.name, target };
+    let machine = back_end.optimize(&llvm, &llvm_context)?;
+    let object = back_end.emit(&machine, &llvm, FileType::Object)?;
+    check_undefined(&kernel.name, &object)?;
+    let dump = match dump {
+        false => None,
+        true => Some(KernelDump {
+            mlir: kernel.mlir.clone(),
+            mlir_lowered: module.as_operation().to_string(),
+            llvm_ir: llvm.print_to_string().to_string(),
+            assembly: String::from_utf8_lossy(&back_end.emit(
+                &machine,
+                &llvm,
+                FileType::Assembly,
+            )?)
+            .into_owned(),
+        }),
+    };
+    Ok(CompiledKernel { name: kernel.name.clone(), object, dump })
+}
+
+/// A context that knows the dialects that kernels use, and no other.
+fn mlir_context() -> Context {
+    let context = Context::new_with_threading(false);
+    for dialect in [
+        DialectHandle::func(),
+        DialectHandle::scf(),
+        DialectHandle::cf(),
+        DialectHandle::arith(),
+        DialectHandle::llvm(),
+        // SAFETY: the two functions give static handles of dialects that are linked in.
+        unsafe { DialectHandle::from_raw(mlirGetDialectHandle__math__()) },
+        // SAFETY: as above.
+        unsafe { DialectHandle::from_raw(mlirGetDialectHandle__vector__()) },
+    ] {
+        dialect.register_dialect(&context);
+        dialect.load_dialect(&context);
+    }
+    // SAFETY: the context is valid and outlives the call.
+    unsafe { mlirRegisterAllLLVMTranslations(context.to_raw()) };
+    context
+}
+
+/// Collects what MLIR has to say about a context.
+struct Diagnostics(Rc<RefCell<String>>);
+
+impl Diagnostics {
+    fn attach(context: &Context) -> Diagnostics {
+        let text = Rc::new(RefCell::new(String::new()));
+        let sink = Rc::clone(&text);
+        context.attach_diagnostic_handler(move |diagnostic| {
+            let mut sink = sink.borrow_mut();
+            if !sink.is_empty() {
+                sink.push_str("; ");
+            }
+            sink.push_str(&format!("{}: {diagnostic}", diagnostic.location()));
+            true
+        });
+        Diagnostics(text)
+    }
+
+    fn take(&self) -> String {
+        match self.0.take() {
+            text if text.is_empty() => "no diagnostics".to_string(),
+            text => text,
+        }
+    }
+}
+
+/// Lowers a module to the `llvm` dialect.
+fn to_llvm_dialect(context: &Context, module: &mut Module) -> Result<(), melior::Error> {
+    let passes = PassManager::new(context);
+    passes.add_pass(conversion::create_scf_to_control_flow());
+    // SAFETY: the function gives a new pass, whose owner `Pass` becomes.
+    passes.add_pass(unsafe {
+        melior::pass::Pass::from_raw(mlirCreateConversionConvertVectorToLLVMPass())
+    });
+    passes.add_pass(conversion::create_math_to_llvm());
+    passes.add_pass(conversion::create_arith_to_llvm());
+    passes.add_pass(conversion::create_control_flow_to_llvm());
+    passes.add_pass(conversion::create_func_to_llvm());
+    passes.add_pass(conversion::create_reconcile_unrealized_casts());
+    passes.run(module)
+}
+
+/// Translates a module in the `llvm` dialect to LLVM IR.
+fn translate<'c>(module: &Module, context: &'c LlvmContext) -> Option<LlvmModule<'c>> {
+    // SAFETY: both handles are valid for the call. The result is null or a module that belongs
+    // to `context` and to nobody else, which inkwell's `Module` then owns.
+    unsafe {
+        let raw = mlirTranslateModuleToLLVMIR(
+            module.as_operation().to_raw(),
+            context.as_ctx_ref().cast(),
+        );
+        (!raw.is_null()).then(|| LlvmModule::new(raw.cast()))
+    }
+}
+
+/// LLVM for one kernel and target.
+struct BackEnd<'a> {
+    kernel: &'a str,
+    target: &'a Target,
+}
+
+impl BackEnd<'_> {
+    fn error(&self, phase: &'static str, message: impl ToString) -> CodegenError {
+        CodegenError::Llvm { kernel: self.kernel.to_string(), phase, message: message.to_string() }
+    }
+
+    fn machine(&self) -> Result<TargetMachine, CodegenError> {
+        LlvmTarget::initialize_x86(&InitializationConfig {
+            asm_parser: false,
+            disassembler: false,
+            ..Default::default()
+        });
+        let triple = TargetTriple::create(self.target.triple);
+        LlvmTarget::from_triple(&triple)
+            .map_err(|error| self.error("target machine", error))?
+            .create_target_machine(
+                &triple,
+                self.target.cpu,
+                &self.target.feature_string(),
+                OptimizationLevel::Aggressive,
+                RelocMode::PIC,
+                CodeModel::Default,
+            )
+            .ok_or_else(|| self.error("target machine", "LLVM gave none"))
+    }
+
+    /// Runs [`PASSES`] on a module and gives the machine to emit it with.
+    fn optimize(
+        &self,
+        module: &LlvmModule,
+        context: &LlvmContext,
+    ) -> Result<TargetMachine, CodegenError> {
+        let machine = self.machine()?;
+        module.set_triple(&machine.get_triple());
+        module.set_data_layout(&machine.get_target_data().get_data_layout());
+        for function in module.get_functions().filter(|f| f.count_basic_blocks() > 0) {
+            // Without it LLVM may turn a loop into a call of memset or memcpy.
+            let no_builtins = context.create_string_attribute("no-builtins", "");
+            function.add_attribute(AttributeLoc::Function, no_builtins);
+            let kind = inkwell::attributes::Attribute::get_named_enum_kind_id("nounwind");
+            let nounwind = context.create_enum_attribute(kind, 0);
+            function.add_attribute(AttributeLoc::Function, nounwind);
+        }
+        module
+            .run_passes(PASSES, &machine, PassBuilderOptions::create())
+            .map_err(|error| self.error("optimization", error))?;
+        module.verify().map_err(|error| self.error("verification", error))?;
+        Ok(machine)
+    }
+
+    fn emit(
+        &self,
+        machine: &TargetMachine,
+        module: &LlvmModule,
+        kind: FileType,
+    ) -> Result<Vec<u8>, CodegenError> {
+        let buffer = machine
+            .write_to_memory_buffer(module, kind)
+            .map_err(|error| self.error("emission", error))?;
+        Ok(buffer.as_slice().to_vec())
+    }
+}
+
+/// Kernels call nothing: fails if the object refers to a symbol that it does not define.
+fn check_undefined(kernel: &str, object: &[u8]) -> Result<(), CodegenError> {
+    let symbols = undefined_symbols(object)
+        .map_err(|what| CodegenError::MalformedObject { kernel: kernel.to_string(), what })?;
+    match symbols.is_empty() {
+        true => Ok(()),
+        false => Err(CodegenError::UndefinedSymbols { kernel: kernel.to_string(), symbols }),
+    }
+}
+
+/// Names of the undefined symbols of a 64-bit little-endian ELF object.
+fn undefined_symbols(object: &[u8]) -> Result<Vec<String>, &'static str> {
+    const SHT_SYMTAB: u64 = 2;
+    let section_headers = read(object, 0x28, 8)?;
+    let header_bytes = read(object, 0x3a, 2)?;
+    let header = |index: u64| section_headers + index * header_bytes;
+    let mut names = Vec::new();
+    for section in 0..read(object, 0x3c, 2)? {
+        let at = header(section);
+        if read(object, at + 4, 4)? != SHT_SYMTAB {
+            continue;
+        }
+        let (offset, bytes) = (read(object, at + 0x18, 8)?, read(object, at + 0x20, 8)?);
+        let strings = read(object, header(read(object, at + 0x28, 4)?) + 0x18, 8)?;
+        // The first symbol is the null symbol.
+        for symbol in (offset..offset + bytes).step_by(24).skip(1) {
+            let defined_in = read(object, symbol + 6, 2)?;
+            if defined_in == 0 {
+                names.push(string(object, strings + read(object, symbol, 4)?)?);
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// A little-endian number of `bytes` bytes.
+fn read(object: &[u8], at: u64, bytes: usize) -> Result<u64, &'static str> {
+    let at = usize::try_from(at).map_err(|_| "offset")?;
+    let field = object.get(at..).and_then(|rest| rest.get(..bytes)).ok_or("truncated")?;
+    Ok(field.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
+}
+
+/// A string of the string table.
+fn string(object: &[u8], at: u64) -> Result<String, &'static str> {
+    let at = usize::try_from(at).map_err(|_| "offset")?;
+    let rest = object.get(at..).ok_or("truncated")?;
+    let end = rest.iter().position(|&byte| byte == 0).ok_or("string table")?;
+    Ok(String::from_utf8_lossy(&rest[..end]).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mlir::{Builder, Elem};
+
+    fn source(mlir: &str) -> KernelText {
+        KernelText { name: "k".to_string(), mlir: mlir.to_string() }
+    }
+
+    #[test]
+    fn diagnostics_are_carried() {
+        let error = compile(
+            &source("module { func.func @k() { %0 = arith.addi %1, %1 : i64 return } }"),
+            &Target::from_name("cpu-v3").unwrap(),
+            false,
+        )
+        .unwrap_err();
+        assert!(error.to_string().contains("undeclared SSA value"), "{error}");
+    }
+
+    #[test]
+    fn calls_are_refused() {
+        let mut k = Builder::new("k");
+        let out = k.arg_ptr(0);
+        let x = k.load(out, Elem::F32);
+        let y = k.intrinsic("llvm.sin", &[x], Elem::F32.into());
+        k.store(y, out);
+        let error = compile(&k.finish(), &Target::from_name("cpu-v3").unwrap(), false).unwrap_err();
+        assert_eq!(error.to_string(), "internal error: kernel 'k' calls sinf");
+    }
+
+    #[test]
+    fn same_source_same_bytes_and_dump() {
+        let make = || {
+            let mut k = Builder::new("k");
+            let out = k.arg_ptr(0);
+            let (first, last) = (k.first(), k.last());
+            k.for_loop(first, last, 1, [], |k, i, []| {
+                let at = k.element(out, Elem::I64, i);
+                k.store(i, at);
+                []
+            });
+            k.finish()
+        };
+        let target = Target::from_name("cpu-v4").unwrap();
+        let one = compile(&make(), &target, true).unwrap();
+        let two = compile(&make(), &target, false).unwrap();
+        assert_eq!(one.object, two.object);
+        let dump = one.dump.unwrap();
+        assert!(dump.mlir.contains("scf.for"));
+        assert!(dump.mlir_lowered.contains("llvm.func"));
+        assert!(dump.llvm_ir.contains("define void @k"));
+        assert!(dump.assembly.contains("retq"));
+        assert!(two.dump.is_none());
+    }
+}

@@ -1,0 +1,8 @@
+//! Kernels as MLIR text: a typed builder, and numeric functions over it.
+
+pub mod builder;
+pub mod math;
+pub mod types;
+
+pub use builder::Builder;
+pub use types::{Elem, Ty, Value};
