@@ -1,0 +1,241 @@
+//! Runs programs: every worker walks the same launches, each does its share, and a barrier
+//! follows every launch.
+#![allow(unsafe_code)]
+
+use super::code::{Code, KernelFn};
+use super::memory::Memory;
+use super::pool::{Barrier, Gate};
+use crate::device::DeviceError;
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use waveloom_plan::{Arg, Expr, Plan, Symbol, Symbols};
+
+/// Program number that ends the workers.
+const EXIT: usize = usize::MAX;
+
+/// A launch, ready to run.
+struct Launch {
+    kernel: KernelFn,
+    /// Index of the grid among the program's values.
+    grid: usize,
+    /// First of its slots in the argument table.
+    args: usize,
+}
+
+/// A program, ready to run.
+struct Program {
+    launches: Vec<Launch>,
+    /// Distinct expressions; each is evaluated once per run.
+    values: Vec<Expr>,
+    /// Slot of the argument table, and the value that belongs there.
+    patches: Vec<(usize, usize)>,
+    /// The argument table, pointers resolved, scalars zero.
+    table: Vec<u64>,
+}
+
+/// All programs of a plan.
+pub struct Programs {
+    programs: Vec<Program>,
+}
+
+impl Programs {
+    /// Looks up kernels and addresses.
+    pub fn resolve(plan: &Plan, memory: &Memory, code: &Code) -> Result<Programs, DeviceError> {
+        let unknown = DeviceError::Request("the plan names what it does not have");
+        let resolve = |launches: &[waveloom_plan::Launch]| {
+            let mut program =
+                Program { launches: vec![], values: vec![], patches: vec![], table: vec![] };
+            launches.iter().try_for_each(|launch| program.push(launch, memory, code))?;
+            Some(program)
+        };
+        let programs = plan.programs.iter().map(|program| resolve(&program.launches));
+        let programs = programs.collect::<Option<_>>().ok_or(unknown)?;
+        Ok(Programs { programs })
+    }
+}
+
+impl Program {
+    fn push(&mut self, launch: &waveloom_plan::Launch, memory: &Memory, code: &Code) -> Option<()> {
+        let kernel = code.kernel(launch.kernel)?;
+        let (grid, args) = (self.value(&launch.grid), self.table.len());
+        for arg in &launch.args {
+            let slot = match arg {
+                Arg::Buffer(id) => memory.address(*id)? as u64,
+                Arg::Scalar(expr) => {
+                    let value = self.value(expr);
+                    self.patches.push((self.table.len(), value));
+                    0
+                }
+            };
+            self.table.push(slot);
+        }
+        self.launches.push(Launch { kernel, grid, args });
+        Some(())
+    }
+
+    /// Index of an expression's value.
+    fn value(&mut self, expr: &Expr) -> usize {
+        if let Some(known) = self.values.iter().position(|value| value == expr) {
+            return known;
+        }
+        self.values.push(expr.clone());
+        self.values.len() - 1
+    }
+}
+
+/// What workers share.
+struct Shared {
+    programs: Arc<Programs>,
+    workers: usize,
+    gate: Gate,
+    barrier: Barrier,
+    /// Threads that run.
+    started: AtomicUsize,
+    /// Program of this step, or [`EXIT`].
+    program: AtomicUsize,
+    /// Values of its expressions. Written before the gate opens.
+    values: Vec<AtomicI64>,
+}
+
+/// One worker's own state.
+struct Worker {
+    index: usize,
+    /// An argument table per program.
+    tables: Vec<Vec<u64>>,
+    /// Address of its scratch area.
+    scratch: usize,
+}
+
+impl Worker {
+    fn new(index: usize, scratch: usize, programs: &Programs) -> Worker {
+        let tables = programs.programs.iter().map(|program| program.table.clone());
+        Worker { index, tables: tables.collect(), scratch }
+    }
+
+    /// Does its share of a program.
+    fn walk(&mut self, shared: &Shared, program: usize) {
+        let table = &mut self.tables[program];
+        let program = &shared.programs.programs[program];
+        let value = |index: usize| shared.values[index].load(Ordering::Relaxed);
+        for &(slot, index) in &program.patches {
+            table[slot] = value(index) as u64;
+        }
+        let scratch = std::ptr::with_exposed_provenance_mut::<c_void>(self.scratch);
+        let (worker, workers) = (self.index as i64, shared.workers as i64);
+        for launch in &program.launches {
+            let grid = value(launch.grid);
+            let (first, last) = (grid * worker / workers, grid * (worker + 1) / workers);
+            if first < last {
+                let args = &table[launch.args..];
+                // SAFETY: the kernel is of a library that outlives the executor, and is called
+                // as its plan says: verified arguments (pointers to buffers inside their mapped
+                // segments, scalars computed from bounded symbols), items inside the grid, and
+                // scratch of the plan's size that no other worker uses. Kernels write only what
+                // belongs to their items; the barrier orders launches.
+                unsafe { (launch.kernel)(args.as_ptr(), first, last, scratch) };
+            }
+            shared.barrier.wait();
+        }
+    }
+}
+
+/// Threads that run programs in lockstep; the caller's is the first of them.
+pub struct Executor {
+    shared: Arc<Shared>,
+    own: Worker,
+    threads: Vec<JoinHandle<()>>,
+    symbols: Vec<Symbol>,
+}
+
+impl Executor {
+    /// Starts a worker per scratch area, the caller's thread being the first. The programs were
+    /// verified for `symbols`.
+    pub fn start(
+        programs: Arc<Programs>,
+        scratch: Vec<usize>,
+        symbols: Vec<Symbol>,
+    ) -> Result<Executor, DeviceError> {
+        let values = programs.programs.iter().map(|program| program.values.len()).max();
+        let shared = Arc::new(Shared {
+            programs: programs.clone(),
+            workers: scratch.len(),
+            gate: Gate::new(scratch.len()),
+            barrier: Barrier::new(scratch.len()),
+            started: AtomicUsize::new(0),
+            program: AtomicUsize::new(EXIT),
+            values: (0..values.unwrap_or(0)).map(|_| AtomicI64::new(0)).collect(),
+        });
+        let own = Worker::new(0, scratch.first().copied().unwrap_or(64), &programs);
+        // Dropped on an error, it ends the threads that have started.
+        let mut executor = Executor { shared, own, threads: vec![], symbols };
+        for (index, &scratch) in scratch.iter().enumerate().skip(1) {
+            let (shared, worker) =
+                (executor.shared.clone(), Worker::new(index, scratch, &programs));
+            let thread = thread::Builder::new()
+                .name(format!("waveloom-{index}"))
+                .spawn(move || serve(&shared, worker))
+                .map_err(DeviceError::Spawn)?;
+            executor.threads.push(thread);
+        }
+        // A thread allocates as it starts; that belongs to the loading.
+        while executor.shared.started.load(Ordering::Acquire) < executor.threads.len() {
+            thread::yield_now();
+        }
+        Ok(executor)
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.shared.workers
+    }
+
+    /// Runs a program and waits for its end.
+    pub fn run(&mut self, program: usize, symbols: &Symbols) -> Result<(), DeviceError> {
+        let shared = &*self.shared;
+        let resolved = shared.programs.programs.get(program);
+        let resolved = resolved.ok_or(DeviceError::Request("the plan has no such program"))?;
+        let bounded = |(symbol, value): (&Symbol, &i64)| (symbol.min..=symbol.max).contains(value);
+        if symbols.len() != self.symbols.len() || !self.symbols.iter().zip(symbols).all(bounded) {
+            return Err(DeviceError::Request("a step needs a value in bounds for every symbol"));
+        }
+        if resolved.launches.is_empty() {
+            // No barrier would tell that all workers have seen this step.
+            return Ok(());
+        }
+        for (expr, value) in resolved.values.iter().zip(&shared.values) {
+            let found = expr.eval(symbols);
+            let found = found.ok_or(DeviceError::Request("an expression of the plan overflows"))?;
+            value.store(found, Ordering::Relaxed);
+        }
+        shared.program.store(program, Ordering::Relaxed);
+        shared.gate.open(self.threads.iter().map(JoinHandle::thread));
+        self.own.walk(shared, program);
+        Ok(())
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.shared.program.store(EXIT, Ordering::Relaxed);
+        self.shared.gate.open(self.threads.iter().map(JoinHandle::thread));
+        for thread in self.threads.drain(..) {
+            // A worker cannot have panicked without the step hanging; nothing is left to do.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The life of a worker's thread.
+fn serve(shared: &Shared, mut worker: Worker) {
+    shared.started.fetch_add(1, Ordering::Release);
+    let mut step = 0;
+    loop {
+        step = shared.gate.pass(step);
+        match shared.program.load(Ordering::Relaxed) {
+            EXIT => return,
+            program => worker.walk(shared, program),
+        }
+    }
+}

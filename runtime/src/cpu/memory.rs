@@ -1,0 +1,147 @@
+//! The plan's segments in memory: weights mapped from the artifact, the rest anonymous, zeroed
+//! and allocated once.
+#![allow(unsafe_code)]
+
+use crate::device::{DeviceError, LoadRequest};
+use memmap2::{Advice, MmapMut};
+use std::ops::Range;
+use waveloom_plan::{Artifact, ArtifactError, BufferId, Layout, Segment};
+
+/// Areas of at least this size are offered huge pages.
+const HUGE: u64 = 2 << 20;
+
+/// An anonymous area, aligned to a page. Kernels write it through its address.
+struct Area {
+    address: usize,
+    bytes: u64,
+    /// Keeps the mapping; never dereferenced, so that no reference is alive while kernels write.
+    _map: Option<MmapMut>,
+}
+
+impl Area {
+    /// `bytes` zero bytes; `touch` asks for the pages now instead of at their first use.
+    fn new(what: &'static str, bytes: u64, touch: bool) -> Result<Area, DeviceError> {
+        if bytes == 0 {
+            return Ok(Area { address: 64, bytes, _map: None });
+        }
+        let fail = |source| DeviceError::Memory { what, bytes, source };
+        let length =
+            usize::try_from(bytes).map_err(|_| fail(std::io::ErrorKind::OutOfMemory.into()))?;
+        let mut map = MmapMut::map_anon(length).map_err(fail)?;
+        if bytes >= HUGE {
+            // Advice only; without it pages are small.
+            let _ = map.advise(Advice::HugePage);
+        }
+        if touch {
+            map.fill(0);
+        }
+        let address = map.as_mut_ptr().expose_provenance();
+        Ok(Area { address, bytes, _map: Some(map) })
+    }
+}
+
+/// All memory of a loaded plan.
+pub struct Memory {
+    /// Holds the constants.
+    _artifact: Artifact,
+    constants: usize,
+    arena: Area,
+    state: Area,
+    io: Area,
+    /// One area per worker.
+    scratch: Vec<Area>,
+    layout: Layout,
+}
+
+impl Memory {
+    /// Allocates segments and the scratch areas of `workers` workers, and checks the weights.
+    pub fn allocate(request: &LoadRequest<'_>, workers: usize) -> Result<Memory, DeviceError> {
+        let (artifact, layout) = (request.artifact.clone(), request.layout.clone());
+        let target = &request.plan.target;
+        let constants = artifact.constants(target)?;
+        if (constants.len() as u64) < layout.constants {
+            return Err(DeviceError::Artifact(ArtifactError::Constants {
+                path: artifact.path().into(),
+                target: target.clone(),
+                found: constants.len() as u64,
+                expected: layout.constants,
+            }));
+        }
+        let constants = constants.as_ptr().expose_provenance();
+        // The arena and what the host exchanges are used in full by the first step; the KV cache
+        // only as far as the conversation gets.
+        let scratch = (0..workers).map(|_| Area::new("scratch", layout.scratch, true));
+        Ok(Memory {
+            constants,
+            arena: Area::new("intermediate values", layout.arena, true)?,
+            state: Area::new("the KV cache", layout.state, false)?,
+            io: Area::new("input and output", layout.io, true)?,
+            scratch: scratch.collect::<Result<_, _>>()?,
+            layout,
+            _artifact: artifact,
+        })
+    }
+
+    /// Bytes of all segments and scratch areas.
+    pub fn bytes(&self) -> u64 {
+        let areas = [&self.arena, &self.state, &self.io].into_iter().chain(&self.scratch);
+        self.layout.constants + areas.map(|area| area.bytes).sum::<u64>()
+    }
+
+    /// Addresses of the workers' scratch areas.
+    pub fn scratch(&self) -> Vec<usize> {
+        self.scratch.iter().map(|area| area.address).collect()
+    }
+
+    /// Address of a buffer of the plan.
+    pub fn address(&self, buffer: BufferId) -> Option<usize> {
+        let placement = self.layout.buffers.get(buffer)?;
+        let base = match placement.segment {
+            Segment::Constants => self.constants,
+            Segment::Arena => self.arena.address,
+            Segment::State => self.state.address,
+            Segment::Io => self.io.address,
+        };
+        base.checked_add(usize::try_from(placement.offset).ok()?)
+    }
+
+    /// Words of an io buffer. That `self` is borrowed mutably means that no program is running.
+    pub fn io_words(
+        &mut self,
+        buffer: BufferId,
+        words: Range<usize>,
+    ) -> Result<&mut [u32], DeviceError> {
+        let address = self.io_address(buffer, &words)?;
+        let pointer = std::ptr::with_exposed_provenance_mut(address);
+        // SAFETY: `io_address` found `words` inside the io area, which is mapped for as long as
+        // `self` lives, zeroed at first, and aligned as the offset is to 64 bytes. Kernels write
+        // it only inside `CpuPlan::run`, which borrows the same owner mutably until all workers
+        // have passed the last barrier; so nothing else refers to these words meanwhile.
+        Ok(unsafe { std::slice::from_raw_parts_mut(pointer, words.len()) })
+    }
+
+    /// The same words as floats.
+    pub fn io_floats(
+        &mut self,
+        buffer: BufferId,
+        words: Range<usize>,
+    ) -> Result<&[f32], DeviceError> {
+        let address = self.io_address(buffer, &words)?;
+        let pointer = std::ptr::with_exposed_provenance(address);
+        // SAFETY: as in `io_words`; any 32 bits are an f32.
+        Ok(unsafe { std::slice::from_raw_parts(pointer, words.len()) })
+    }
+
+    /// Address of the first of `words` of a buffer that is in the io segment and holds them all.
+    fn io_address(&self, buffer: BufferId, words: &Range<usize>) -> Result<usize, DeviceError> {
+        let outside = DeviceError::Request("words outside an io buffer");
+        let placement = self.layout.buffers.get(buffer).filter(|b| b.segment == Segment::Io);
+        let fits = |bytes: u64| words.start <= words.end && words.end as u64 <= bytes / 4;
+        match (placement, self.address(buffer)) {
+            (Some(placement), Some(address)) if fits(placement.bytes) => {
+                Ok(address + 4 * words.start)
+            }
+            _ => Err(outside),
+        }
+    }
+}

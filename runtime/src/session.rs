@@ -1,0 +1,260 @@
+//! A plan on a device, and the KV cache of one conversation: prefill, sample, decode.
+//!
+//! Nothing here allocates once [`Session::load`] has returned.
+
+use crate::cpu::Cpu;
+use crate::device::{Device, DeviceKind, LoadRequest, LoadedPlan};
+use crate::error::Error;
+use crate::generate::check_sampling;
+use thiserror::Error;
+use waveloom_plan::{Artifact, Layout, Plan, SamplingParams};
+
+/// How to load an artifact.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Where to run.
+    pub device: DeviceKind,
+    /// Threads of the CPU, the caller's included; by default one per physical core.
+    pub threads: Option<usize>,
+    /// Length of the KV cache; by default the largest that the model was compiled for.
+    pub context: Option<u32>,
+}
+
+/// Why tokens cannot be processed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PromptError {
+    /// Nothing to continue.
+    #[error("the prompt is empty: give at least one token")]
+    Empty,
+    /// Not a token of this model.
+    #[error("token {token} at position {position} is outside the vocabulary of {vocab} tokens")]
+    OutsideVocabulary {
+        /// The token.
+        token: u32,
+        /// Its index in the prompt.
+        position: usize,
+        /// Size of the vocabulary.
+        vocab: u32,
+    },
+    /// More tokens than the KV cache holds.
+    #[error("the prompt has {tokens} tokens and the context length is {context}: {advice}")]
+    TooLong {
+        /// Tokens, those already in the cache included.
+        tokens: usize,
+        /// Length of the KV cache.
+        context: u32,
+        /// What to do.
+        advice: String,
+    },
+    /// A token was to be chosen before anything was processed.
+    #[error("there is no token to continue: process a prompt first")]
+    NothingPending,
+    /// The KV cache has no room for another token.
+    #[error(
+        "the context of {0} tokens is full: reset the session, or load it with a longer context"
+    )]
+    ContextFull(u32),
+}
+
+/// A loaded artifact with one KV cache.
+pub struct Session {
+    pub(crate) plan: Plan,
+    layout: Layout,
+    device: Box<dyn LoadedPlan>,
+    description: String,
+    /// Values of the plan's symbols, for the next step.
+    symbols: Vec<i64>,
+    /// Tokens in the KV cache.
+    length: u32,
+    /// Whether logits of the last token in the cache are there.
+    predicted: bool,
+    /// The token that was chosen last and is not in the cache yet.
+    pending: Option<u32>,
+    /// Words on their way to the device; room for a chunk.
+    staging: Vec<u32>,
+}
+
+impl Session {
+    /// Checks and loads an artifact, and allocates everything.
+    pub fn load(artifact: &Artifact, options: LoadOptions) -> Result<Session, Error> {
+        let device: Box<dyn Device> = match options.device {
+            DeviceKind::Cpu => Box::new(Cpu::new(options.threads)?),
+        };
+        let plan = device.choose_plan(artifact)?;
+        let layout = plan.layout(options.context.unwrap_or(plan.model.max_context))?;
+        let loaded = device.load(LoadRequest { artifact, plan: &plan, layout: &layout })?;
+        let mut symbols: Vec<i64> = plan.symbols.iter().map(|symbol| symbol.min).collect();
+        symbols[plan.decode_loop.context] = i64::from(layout.context);
+        let chunk = plan.model.prefill_chunk as usize;
+        let mut session = Session {
+            device: loaded,
+            description: device.describe(),
+            symbols,
+            length: 0,
+            predicted: false,
+            pending: None,
+            staging: Vec::with_capacity(chunk.max(SamplingParams::BYTES / 4)),
+            layout,
+            plan,
+        };
+        session.set_sampling(&SamplingParams::GREEDY)?;
+        Ok(session)
+    }
+
+    /// The plan that runs.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The device, for people.
+    pub fn device(&self) -> &str {
+        &self.description
+    }
+
+    /// Workers that share each launch.
+    pub fn workers(&self) -> usize {
+        self.device.workers()
+    }
+
+    /// Length of the KV cache.
+    pub fn context(&self) -> u32 {
+        self.layout.context
+    }
+
+    /// Tokens in the KV cache.
+    pub fn cached_tokens(&self) -> u32 {
+        self.length
+    }
+
+    /// All memory of the session by its plan, weights included; it takes no more at any time.
+    pub fn peak_bytes(&self) -> u64 {
+        self.layout.peak_bytes(self.workers() as u64)
+    }
+
+    /// All memory that was allocated, or mapped for weights: the same number.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.device.allocated_bytes()
+    }
+
+    /// Sets how tokens are chosen from now on; arg-max until then.
+    pub fn set_sampling(&mut self, sampling: &SamplingParams) -> Result<(), Error> {
+        check_sampling(sampling)?;
+        let bytes = sampling.to_bytes();
+        let words = bytes.chunks_exact(4);
+        self.staging.clear();
+        self.staging
+            .extend(words.map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])));
+        self.device.write(self.plan.decode_loop.sampling, 0, &self.staging)?;
+        Ok(())
+    }
+
+    /// Forgets all tokens.
+    pub fn reset(&mut self) {
+        self.length = 0;
+        self.predicted = false;
+        self.pending = None;
+    }
+
+    /// Processes `tokens` after those in the KV cache. A token that was chosen before and not yet
+    /// processed is dropped: if it belongs to the text, it is the first of `tokens`.
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<(), Error> {
+        self.check_prompt(tokens)?;
+        self.pending = None;
+        let chunk = self.plan.model.prefill_chunk as usize;
+        for chunk in tokens.chunks(chunk) {
+            self.prefill_chunk(chunk)?;
+        }
+        Ok(())
+    }
+
+    /// Chooses the next token from the logits of the last one. It is not in the KV cache yet.
+    pub fn sample(&mut self) -> Result<u32, Error> {
+        if !self.predicted {
+            return Err(PromptError::NothingPending.into());
+        }
+        self.device.run(self.plan.decode_loop.sample, &self.symbols)?;
+        self.chosen()
+    }
+
+    /// Processes the token that was chosen last, and chooses the next.
+    pub fn decode_one(&mut self) -> Result<u32, Error> {
+        if self.pending.is_none() {
+            return Err(PromptError::NothingPending.into());
+        }
+        if self.length >= self.layout.context {
+            return Err(PromptError::ContextFull(self.layout.context).into());
+        }
+        self.set_step(1, self.length + 1);
+        self.device.run(self.plan.decode_loop.decode, &self.symbols)?;
+        self.length += 1;
+        self.chosen()
+    }
+
+    /// Logits that the last token was chosen from, or that the next will be.
+    pub fn logits(&mut self) -> Result<&[f32], Error> {
+        if !self.predicted {
+            return Err(PromptError::NothingPending.into());
+        }
+        let vocab = self.plan.model.vocab as usize;
+        Ok(self.device.read_f32(self.plan.decode_loop.logits, 0..vocab)?)
+    }
+
+    /// Fails unless `tokens` can be processed now.
+    pub(crate) fn check_prompt(&self, tokens: &[u32]) -> Result<(), PromptError> {
+        if tokens.is_empty() {
+            return Err(PromptError::Empty);
+        }
+        let vocab = self.plan.model.vocab;
+        if let Some(position) = tokens.iter().position(|&token| token >= vocab) {
+            let token = tokens[position];
+            return Err(PromptError::OutsideVocabulary { token, position, vocab });
+        }
+        let (context, max) = (self.layout.context, self.plan.model.max_context);
+        let count = tokens.len().saturating_add(self.length as usize);
+        if count > context as usize {
+            let advice = if context < max {
+                format!("shorten it, or load the model with a context of up to {max}")
+            } else {
+                "shorten it, or compile the model with a larger `--max-context`".to_string()
+            };
+            return Err(PromptError::TooLong { tokens: count, context, advice });
+        }
+        Ok(())
+    }
+
+    /// Processes tokens that fit into one step.
+    fn prefill_chunk(&mut self, tokens: &[u32]) -> Result<(), Error> {
+        let walk = &self.plan.decode_loop;
+        // At most a prefill chunk, and no more than the context: both fit in 32 bits.
+        let count = tokens.len() as u32;
+        self.device.write(walk.tokens, 0, tokens)?;
+        self.staging.clear();
+        self.staging.extend(self.length..self.length + count);
+        self.device.write(walk.positions, 0, &self.staging)?;
+        self.device.write(walk.last, 0, &[count - 1])?;
+        self.device.write(walk.history, self.length as usize, tokens)?;
+        self.set_step(count, self.length + count);
+        // Until the step is done, the logits are neither the old nor the new ones.
+        self.predicted = false;
+        self.device.run(self.plan.decode_loop.prefill, &self.symbols)?;
+        self.length += count;
+        self.predicted = true;
+        Ok(())
+    }
+
+    /// Sets the symbols of a step of `tokens` tokens, after which `length` are in the cache.
+    fn set_step(&mut self, tokens: u32, length: u32) {
+        let walk = &self.plan.decode_loop;
+        self.symbols[walk.step_tokens] = i64::from(tokens);
+        self.symbols[walk.cache_length] = i64::from(length);
+    }
+
+    /// Reads the token that the device has just chosen.
+    fn chosen(&mut self) -> Result<u32, Error> {
+        let position = self.length as usize;
+        let words = self.device.read(self.plan.decode_loop.history, position..position + 1)?;
+        let token = words.first().copied().unwrap_or_default();
+        self.pending = Some(token);
+        Ok(token)
+    }
+}
