@@ -1,0 +1,313 @@
+//! The command lines. Plain data: those of the compiler's subcommands are here too, so that one
+//! test sees every spelling without linking the compiler.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Runs compiled transformer models
+#[derive(Debug, Parser)]
+#[command(name = "waveloom-run", version)]
+pub struct RunnerCli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: RunnerCommand,
+}
+
+/// What needs no compiler.
+#[derive(Debug, Subcommand)]
+pub enum RunnerCommand {
+    /// Generate text with a compiled model
+    Run(RunArgs),
+    /// Measure loading, prefill and decode of a compiled model
+    Bench(BenchArgs),
+    /// Show what is inside a compiled model
+    Inspect(InspectArgs),
+    /// List the devices of this machine
+    Devices(ListArgs),
+}
+
+/// Compiles transformer models ahead of time into one file, and runs it
+#[derive(Debug, Parser)]
+#[command(name = "waveloom", version)]
+pub struct CompilerCli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CompilerCommand,
+}
+
+/// Everything.
+#[derive(Debug, Subcommand)]
+pub enum CompilerCommand {
+    /// Compile a model into one file
+    Compile(CompileArgs),
+    /// Run passes on a module in its text form
+    Opt(OptArgs),
+    /// List the targets that models can be compiled for
+    Targets(ListArgs),
+    /// What the runner does, too.
+    #[command(flatten)]
+    Runner(RunnerCommand),
+}
+
+/// `compile`.
+#[derive(Debug, Args)]
+pub struct CompileArgs {
+    /// Directory with config.json and *.safetensors, or a .gguf file
+    pub model: PathBuf,
+    /// File to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Targets, separated by commas; `waveloom targets` lists them
+    #[arg(long, value_name = "TARGETS", value_delimiter = ',', default_value = "cpu")]
+    pub target: Vec<String>,
+    /// Dtype of matrix weights
+    #[arg(long, default_value = "keep")]
+    pub dtype: String,
+    /// Largest context length that can be asked for when the file is run
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_context: Option<u32>,
+    /// Write the IR after each pass, and each kernel in each of its forms, to this directory
+    #[arg(long, value_name = "DIR")]
+    pub dump_phases_to: Option<PathBuf>,
+    /// Print the IR after this pass, or after `all`; the summary then goes to standard error
+    #[arg(long, value_name = "PASS", conflicts_with = "json")]
+    pub print_ir_after: Option<String>,
+    /// Print the summary as one JSON object, and no progress
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `opt`.
+#[derive(Debug, Args)]
+pub struct OptArgs {
+    /// Module in its text form
+    pub input: PathBuf,
+    /// Passes to run in this order, separated by commas, or `all` for the whole pipeline
+    #[arg(long, value_name = "PASSES", value_delimiter = ',', required = true)]
+    pub passes: Vec<String>,
+    /// File to write, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print what each pass did as one JSON object
+    #[arg(long, requires = "output")]
+    pub json: bool,
+}
+
+/// `targets` and `devices`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Print one JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where and how to run.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// Device to run on; `devices` lists them
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Threads of the CPU device [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("input").required(true).args(["prompt", "tokens"]))]
+pub struct RunArgs {
+    /// Compiled model
+    pub file: PathBuf,
+    /// Where and how.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Text to continue, or with --chat to answer
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// Make a conversation of the prompt with the model's chat template
+    #[arg(long, conflicts_with = "tokens")]
+    pub chat: bool,
+    /// System message of the conversation
+    #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
+    pub system: Option<String>,
+    /// Token ids to continue, separated by commas
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub tokens: Option<Vec<u32>>,
+    /// Most tokens to generate
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
+    pub max_tokens: u32,
+    /// Length of the KV cache [default: what prompt and new tokens need]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
+    /// How tokens are chosen.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Go on after a stop token
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Write the logits that each new token was chosen from to this safetensors file
+    #[arg(long, value_name = "FILE")]
+    pub logits: Option<PathBuf>,
+    /// Print one JSON object at the end, and nothing before
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How tokens are chosen. What is not given here comes from the model's own defaults.
+#[derive(Debug, Args)]
+pub struct SamplingArgs {
+    /// Always take the most probable token
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p", "seed"])]
+    pub greedy: bool,
+    /// Divide the logits by this; 0 is greedy
+    #[arg(long, value_name = "T", value_parser = non_negative)]
+    pub temperature: Option<f32>,
+    /// Keep the K most probable tokens; 0 keeps all
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<u32>,
+    /// Keep the most probable tokens up to this probability mass
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub top_p: Option<f32>,
+    /// Keep tokens at least this probable relative to the most probable
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub min_p: Option<f32>,
+    /// Seed of the random numbers [default: 0]
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Compiled model
+    pub file: PathBuf,
+    /// Where and how.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Length of the prompt
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt_tokens: u32,
+    /// Tokens to generate after it
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub gen_tokens: u32,
+    /// How often to load and measure
+    #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Compiled model
+    pub file: PathBuf,
+    /// Print everything as one JSON object
+    #[arg(long, group = "view")]
+    pub json: bool,
+    /// Show segments and buffers
+    #[arg(long, group = "view")]
+    pub memory: bool,
+    /// Show kernels and where they are launched
+    #[arg(long, group = "view")]
+    pub kernels: bool,
+    /// Show the execution plan
+    #[arg(long, group = "view")]
+    pub plan: bool,
+}
+
+fn non_negative(text: &str) -> Result<f32, String> {
+    let value: f32 = text.parse().map_err(|_| "not a number".to_string())?;
+    if value.is_finite() && value >= 0.0 { Ok(value) } else { Err("must be 0 or more".into()) }
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    let value = non_negative(text)?;
+    if value <= 1.0 { Ok(value) } else { Err("must be between 0 and 1".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    #[test]
+    fn command_lines_are_well_formed() {
+        CompilerCli::command().debug_assert();
+        RunnerCli::command().debug_assert();
+    }
+
+    fn run(line: &str) -> Result<RunArgs, ErrorKind> {
+        match RunnerCli::try_parse_from(line.split(' ')).map_err(|error| error.kind())?.command {
+            RunnerCommand::Run(args) => Ok(args),
+            other => panic!("not `run`: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn run_takes_a_prompt_or_tokens() {
+        let args = run("waveloom-run run m.wlm --tokens 1,2,4294967295 -n 3 --greedy").unwrap();
+        assert_eq!(args.tokens, Some(vec![1, 2, u32::MAX]));
+        assert_eq!((args.max_tokens, args.sampling.greedy), (3, true));
+        let args = run("waveloom-run run m.wlm -p -5 --chat --system be-brief").unwrap();
+        assert_eq!(args.prompt.as_deref(), Some("-5"));
+        assert_eq!(args.device.device, "cpu");
+        assert_eq!(run("w run m").unwrap_err(), ErrorKind::MissingRequiredArgument);
+        assert_eq!(run("w run m -p a --tokens 1").unwrap_err(), ErrorKind::ArgumentConflict);
+        assert_eq!(run("w run m --tokens 1 --chat").unwrap_err(), ErrorKind::ArgumentConflict);
+        for ids in ["1,,2", "-1", "4294967296", "a", ""] {
+            let error = run(&format!("w run m --tokens {ids}")).unwrap_err();
+            let known =
+                [ErrorKind::ValueValidation, ErrorKind::InvalidValue, ErrorKind::UnknownArgument];
+            assert!(known.contains(&error), "{ids}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn sampling_values_are_checked() {
+        let args = run("w run m -p a --temperature 0.7 --top-k 40 --top-p 1 --min-p 0 --seed 18446744073709551615").unwrap();
+        assert_eq!(args.sampling.temperature, Some(0.7));
+        assert_eq!(args.sampling.seed, Some(u64::MAX));
+        for bad in
+            ["--temperature=-1", "--temperature=nan", "--top-p=1.1", "--min-p=inf", "--top-k=-1"]
+        {
+            let error = run(&format!("w run m -p a {bad}")).unwrap_err();
+            assert_eq!(error, ErrorKind::ValueValidation, "{bad}");
+        }
+        let error = run("w run m -p a --greedy --top-k 3").unwrap_err();
+        assert_eq!(error, ErrorKind::ArgumentConflict);
+    }
+
+    fn compiler(line: &str) -> Result<CompilerCommand, ErrorKind> {
+        let cli = CompilerCli::try_parse_from(line.split(' '));
+        cli.map(|cli| cli.command).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn compile_takes_lists_of_targets() {
+        let command = compiler("waveloom compile dir -o m.wlm --target cpu-v3,cpu-v4").unwrap();
+        let CompilerCommand::Compile(args) = command else { panic!("not `compile`") };
+        assert_eq!(args.target, ["cpu-v3", "cpu-v4"]);
+        assert_eq!((args.dtype.as_str(), args.max_context), ("keep", None));
+        assert!(compiler("w compile dir").is_err());
+        assert!(compiler("w compile dir -o m --max-context 0").is_err());
+        assert!(compiler("w compile dir -o m --json --print-ir-after all").is_err());
+    }
+
+    #[test]
+    fn the_compiler_has_the_runners_commands() {
+        let command = compiler("waveloom bench m.wlm --json --repeat 1 --prompt-tokens 4").unwrap();
+        let CompilerCommand::Runner(RunnerCommand::Bench(args)) = command else {
+            panic!("not `bench`")
+        };
+        assert_eq!((args.repeat, args.prompt_tokens, args.gen_tokens), (1, 4, 128));
+        assert!(compiler("waveloom devices --json").is_ok());
+        assert_eq!(compiler("w inspect m --json --plan").unwrap_err(), ErrorKind::ArgumentConflict);
+        let opt = compiler("w opt a.wl --passes raise,fuse").unwrap();
+        let CompilerCommand::Opt(args) = opt else { panic!("not `opt`") };
+        assert_eq!(args.passes, ["raise", "fuse"]);
+        assert!(compiler("w opt a.wl --passes raise --json").is_err());
+    }
+}

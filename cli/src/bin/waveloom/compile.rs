@@ -1,0 +1,202 @@
+//! `compile`: a model to an artifact.
+
+use crate::dump::{Dump, IMPORT};
+use crate::opt::PassTiming;
+use crate::progress::Progress;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+use waveloom_cli::args::CompileArgs;
+use waveloom_cli::output::PendingFile;
+use waveloom_cli::{Failure, format, output};
+use waveloom_codegen_hip::compile::{
+    CompileOptions, CompileReport, Observer, Source, TargetReport, compile,
+};
+use waveloom_codegen_hip::{KernelDump, Target};
+use waveloom_frontend::{ImportOptions, Imported, import};
+use waveloom_passes::{PassEvent, WeightDtype};
+
+/// Compiles a model.
+pub fn run(args: &CompileArgs) -> Result<(), Failure> {
+    let options = compile_options(args)?;
+    // The compiler makes a temporary file of its own when it has something to write; this one only
+    // finds out early that it could not.
+    drop(PendingFile::create(&args.output)?);
+    let targets = options.targets.iter().map(|target| target.name.clone());
+    let dump = Dump::new(args.dump_phases_to.as_deref(), args.print_ir_after.as_deref(), targets);
+    let mut watcher = Watcher { progress: Progress::new(args.json), dump, passes: vec![] };
+    let start = Instant::now();
+    watcher.phase(IMPORT);
+    let import_options = ImportOptions { max_context: args.max_context, ..Default::default() };
+    let imported = import(&args.model, import_options)?;
+    let import_time = start.elapsed();
+    watcher.dump.module(IMPORT, &imported.module, &watcher.progress);
+    let model = imported.info.name.clone();
+    let report = compile(source(&imported)?, &options, &args.output, &mut watcher);
+    watcher.progress.finish();
+    let report = report?;
+    watcher.dump.finish()?;
+    let summary = Summary::new(args, model, import_time, start.elapsed(), report, watcher.passes);
+    if args.json {
+        output::write_json(&summary)
+    } else if args.print_ir_after.is_some() {
+        output::note(summary.text().trim_end());
+        Ok(())
+    } else {
+        output::write(summary.text())
+    }
+}
+
+fn compile_options(args: &CompileArgs) -> Result<CompileOptions, Failure> {
+    let targets: Result<Vec<Target>, _> =
+        args.target.iter().map(|name| Target::from_name(name)).collect();
+    let dtype = WeightDtype::parse(&args.dtype)
+        .ok_or_else(|| Failure::new(format!("unknown dtype `{}`", args.dtype)))?;
+    Ok(CompileOptions { targets: targets?, dtype })
+}
+
+fn source(imported: &Imported) -> Result<Source<'_>, Failure> {
+    let mut sections = vec![];
+    let texts = [
+        ("tokenizer.json", &imported.tokenizer_json),
+        ("chat_template.jinja", &imported.chat_template),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            sections.push((name.to_string(), text.clone().into_bytes()));
+        }
+    }
+    let generation = serde_json::to_vec(&imported.generation_config)?;
+    sections.push(("generation_config.json".to_string(), generation));
+    Ok(Source {
+        module: imported.module.clone(),
+        weights: &imported.weights,
+        stop_tokens: imported.info.stop_tokens.clone(),
+        sections,
+    })
+}
+
+/// Passes on what happens to the user.
+struct Watcher {
+    progress: Progress,
+    dump: Dump,
+    passes: Vec<PassTiming>,
+}
+
+impl Observer for Watcher {
+    fn phase(&mut self, name: &str) {
+        if name == "passes" {
+            self.dump.next_target();
+        }
+        self.progress.phase(name);
+    }
+
+    fn progress(&mut self, done: u64, total: u64) {
+        self.progress.set(done, total);
+    }
+
+    fn pass(&mut self, event: &PassEvent<'_>) {
+        self.passes.push(PassTiming::new(event));
+        self.dump.module(event.pass.name, event.after, &self.progress);
+    }
+
+    fn kernel(&mut self, dump: &KernelDump) {
+        self.dump.kernel(dump);
+    }
+
+    fn wants_kernels(&self) -> bool {
+        self.dump.wants_kernels()
+    }
+}
+
+/// What was made, and how long it took.
+#[derive(Serialize)]
+struct Summary {
+    model: String,
+    output: String,
+    file_bytes: u64,
+    seconds: f64,
+    phases: Vec<Phase>,
+    passes: Vec<PassTiming>,
+    targets: Vec<TargetSummary>,
+}
+
+#[derive(Serialize)]
+struct Phase {
+    name: String,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct TargetSummary {
+    target: String,
+    kernels: usize,
+    code_bytes: u64,
+    weight_bytes: u64,
+    arena_peak: u64,
+    arena_lower_bound: u64,
+    arena_ratio: f64,
+}
+
+impl From<TargetReport> for TargetSummary {
+    fn from(report: TargetReport) -> TargetSummary {
+        TargetSummary {
+            target: report.target,
+            kernels: report.kernels,
+            code_bytes: report.code_bytes,
+            weight_bytes: report.weight_bytes,
+            arena_peak: report.memory.arena_peak,
+            arena_lower_bound: report.memory.arena_lower_bound,
+            arena_ratio: format::ratio(report.memory.arena_peak, report.memory.arena_lower_bound),
+        }
+    }
+}
+
+impl Summary {
+    fn new(
+        args: &CompileArgs,
+        model: String,
+        import_time: Duration,
+        time: Duration,
+        report: CompileReport,
+        passes: Vec<PassTiming>,
+    ) -> Summary {
+        let import = [(IMPORT.to_string(), import_time)];
+        let phases = import.into_iter().chain(report.phases);
+        Summary {
+            model,
+            output: args.output.display().to_string(),
+            file_bytes: report.file_bytes,
+            seconds: time.as_secs_f64(),
+            phases: phases
+                .map(|(name, time)| Phase { name, seconds: time.as_secs_f64() })
+                .collect(),
+            passes,
+            targets: report.targets.into_iter().map(TargetSummary::from).collect(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let seconds = |seconds| format::duration(Duration::from_secs_f64(seconds));
+        let mut text = format!(
+            "{}: {}, {} in {}\n",
+            self.output,
+            self.model,
+            format::bytes(self.file_bytes),
+            seconds(self.seconds)
+        );
+        for target in &self.targets {
+            text += &format!(
+                "  {}: {} ({}), weights {}, activations {} ({:.2} x the lower bound)\n",
+                target.target,
+                format::count(target.kernels as u64, "kernel"),
+                format::bytes(target.code_bytes),
+                format::bytes(target.weight_bytes),
+                format::bytes(target.arena_peak),
+                target.arena_ratio
+            );
+        }
+        let phases =
+            self.phases.iter().map(|phase| format!("{} {}", phase.name, seconds(phase.seconds)));
+        text + &format!("  {}\n", phases.collect::<Vec<_>>().join(", "))
+    }
+}

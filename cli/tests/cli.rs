@@ -1,0 +1,224 @@
+//! The two programs as a user meets them: a tiny model through every subcommand, and what bad input
+//! gets: one line that says what and where, exit code 1, nothing half-written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+const WAVELOOM: &str = env!("CARGO_BIN_EXE_waveloom");
+const WAVELOOM_RUN: &str = env!("CARGO_BIN_EXE_waveloom-run");
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(name)
+}
+
+fn run(program: &str, args: &[&str]) -> Output {
+    Command::new(program).args(args).output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Standard output of a call that succeeds.
+fn succeed(program: &str, args: &[&str]) -> String {
+    let output = run(program, args);
+    assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The error line of a call that must fail.
+fn fail(program: &str, args: &[&str]) -> String {
+    let output = run(program, args);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{args:?}: {stderr}");
+    errors[0].to_string()
+}
+
+/// The tiny llama, compiled into a directory of its own.
+fn compiled(dir: &TempDir) -> String {
+    let output = path(dir, "model.wlm");
+    let model = fixture("llama");
+    succeed(WAVELOOM, &["compile", model.to_str().expect("utf-8"), "-o", &output]);
+    output
+}
+
+fn path(dir: &TempDir, name: &str) -> String {
+    dir.path().join(name).to_str().expect("utf-8").to_string()
+}
+
+fn entries(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).expect("it lists").map(|entry| entry.expect("an entry"));
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_model_goes_through_every_subcommand() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let model = compiled(&dir);
+    for program in [WAVELOOM, WAVELOOM_RUN] {
+        let logits = path(&dir, "logits.safetensors");
+        let args = ["run", &model, "--tokens", "5,6,7", "-n", "4", "--greedy", "--ignore-eos"];
+        let args = [&args[..], &["--json", "--logits", &logits]].concat();
+        let report: serde_json::Value =
+            serde_json::from_str(&succeed(program, &args)).expect("it is JSON");
+        assert_eq!(report["tokens"].as_array().map(Vec::len), Some(4));
+        assert_eq!(report["finish_reason"], "length");
+        for key in
+            ["prompt_tokens", "text", "prefill_tok_s", "decode_tok_s", "peak_bytes", "load_s"]
+        {
+            assert!(report.get(key).is_some(), "{key}");
+        }
+        let bytes = fs::read(&logits).expect("logits were written");
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("they are safetensors");
+        assert_eq!(tensors.tensor("logits").expect("the tensor").shape(), [4, 320]);
+
+        let bench = ["bench", &model, "--prompt-tokens", "8", "--gen-tokens", "4", "--json"];
+        let report: serde_json::Value =
+            serde_json::from_str(&succeed(program, &bench)).expect("it is JSON");
+        assert!(report["decode_tok_s"]["median"].as_f64().is_some_and(|rate| rate > 0.0));
+        assert!(succeed(program, &["inspect", &model]).contains("cpu"));
+        assert!(succeed(program, &["inspect", &model, "--plan"]).contains("program decode"));
+        assert!(succeed(program, &["devices"]).contains("cpu"));
+    }
+    assert!(succeed(WAVELOOM, &["targets"]).contains("cpu-v3"));
+}
+
+#[test]
+fn compiling_twice_gives_the_same_bytes() {
+    let (first, second) = (tempfile::tempdir(), tempfile::tempdir());
+    let read = |dir: TempDir| fs::read(compiled(&dir)).expect("it was written");
+    assert!(read(first.expect("a directory")) == read(second.expect("a directory")));
+}
+
+#[test]
+fn a_flipped_byte_anywhere_is_an_error_that_names_the_section() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let model = compiled(&dir);
+    let bytes = fs::read(&model).expect("it was written");
+    let broken = path(&dir, "broken.wlm");
+    for part in 0..40 {
+        let at = bytes.len() * part / 40;
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x10;
+        fs::write(&broken, changed).expect("it is written");
+        let error = fail(WAVELOOM_RUN, &["run", &broken, "--tokens", "1,2", "-n", "1"]);
+        assert!(error.contains("section") || error.contains("header"), "byte {at}: {error}");
+    }
+    fs::write(&broken, &bytes[..bytes.len() / 2]).expect("it is written");
+    fail(WAVELOOM_RUN, &["run", &broken, "--tokens", "1,2", "-n", "1"]);
+}
+
+#[test]
+fn bad_models_are_refused_in_words_and_leave_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = tempfile::tempdir().expect("a directory");
+    let output = path(&out, "model.wlm");
+    let refused = |model: &str| fail(WAVELOOM, &["compile", model, "-o", &output]);
+
+    assert!(refused(&path(&dir, "nowhere")).contains("nowhere"));
+
+    let gguf = fs::read(fixture("gguf/llama.gguf")).expect("the fixture is there");
+    let truncated = path(&dir, "truncated.gguf");
+    fs::write(&truncated, &gguf[..gguf.len() / 2]).expect("it is written");
+    assert!(refused(&truncated).contains("truncated.gguf"));
+
+    let mut absurd = gguf.clone();
+    absurd[8..16].fill(0xff);
+    let counts = path(&dir, "absurd.gguf");
+    fs::write(&counts, absurd).expect("it is written");
+    refused(&counts);
+
+    for (name, from, to, expect) in [
+        ("architecture", "Qwen3ForCausalLM", "MambaForCausalLM", "Mamba"),
+        ("shape", "\"hidden_size\": 64", "\"hidden_size\": 128", "model"),
+    ] {
+        let model = dir.path().join(name);
+        fs::create_dir(&model).expect("it is made");
+        for entry in fs::read_dir(fixture("qwen3")).expect("the fixture is there") {
+            let entry = entry.expect("an entry");
+            fs::copy(entry.path(), model.join(entry.file_name())).expect("it is copied");
+        }
+        let config = model.join("config.json");
+        let json = fs::read_to_string(&config).expect("the config is there");
+        fs::write(&config, json.replace(from, to)).expect("it is written");
+        let error = refused(model.to_str().expect("utf-8"));
+        assert!(error.contains(expect), "{name}: {error}");
+    }
+    assert_eq!(entries(out.path()), Vec::<String>::new());
+}
+
+#[test]
+fn bad_arguments_are_refused_in_words() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let model = compiled(&dir);
+    let run = |args: &[&str]| fail(WAVELOOM_RUN, &[&["run", &model], args].concat());
+    assert!(run(&["--tokens", "5,100000", "-n", "1"]).contains("vocabulary"));
+    assert!(run(&["--tokens", "5,6,7", "-n", "1", "--context", "2"]).contains("context"));
+    assert!(run(&["--tokens", "5", "--device", "hip"]).contains("hip"));
+    // What the command line itself rules out is a usage error, which lists what there is.
+    let target = ["compile", "model", "-o", "other.wlm", "--target", "gfx000"];
+    let usage = Command::new(WAVELOOM).args(target).output().expect("the program starts");
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(text(&usage.stderr).contains("cpu-v3"), "{}", text(&usage.stderr));
+    let usage = Command::new(WAVELOOM).arg("compile").output().expect("the program starts");
+    assert_eq!(usage.status.code(), Some(2));
+}
+
+#[test]
+fn a_full_context_ends_the_generation() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let model = compiled(&dir);
+    let args = ["run", &model, "--tokens", "5,6,7", "-n", "100", "--greedy", "--ignore-eos"];
+    let args = [&args[..], &["--context", "8", "--json"]].concat();
+    let report: serde_json::Value =
+        serde_json::from_str(&succeed(WAVELOOM_RUN, &args)).expect("it is JSON");
+    assert_eq!(report["finish_reason"], "context_full");
+    assert_eq!(report["tokens"].as_array().map(Vec::len), Some(6));
+}
+
+/// `waveloom-run` is small and has no LLVM in it.
+#[test]
+fn the_runtime_program_is_small() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let stripped = path(&dir, "waveloom-run");
+    fs::copy(WAVELOOM_RUN, &stripped).expect("it is copied");
+    let status = Command::new("strip").arg(&stripped).status().expect("binutils are there");
+    assert!(status.success());
+    let bytes = fs::read(&stripped).expect("it is there");
+    println!("waveloom-run: {} bytes stripped", bytes.len());
+    assert!(bytes.len() <= 15_000_000, "{}", bytes.len());
+    let llvm = b"LLVM ERROR";
+    assert!(!bytes.windows(llvm.len()).any(|window| window == llvm));
+}
+
+/// A file system without room: the error says so and the directory stays empty. Mounting one takes
+/// privileges, so elsewhere this says that it was skipped.
+#[test]
+fn a_full_disk_is_an_error_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let small = dir.path().join("small");
+    fs::create_dir(&small).expect("it is made");
+    let mount =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(&small).output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        println!("skipped: no privilege to mount a small file system");
+        return;
+    }
+    let output = small.join("model.wlm");
+    let model = fixture("llama");
+    let args = ["compile", model.to_str().expect("utf-8"), "-o", output.to_str().expect("utf-8")];
+    let error = run(WAVELOOM, &args);
+    let left = entries(&small);
+    let unmounted = Command::new("umount").arg(&small).status();
+    assert_eq!(error.status.code(), Some(1));
+    assert!(text(&error.stderr).contains("No space left"), "{}", text(&error.stderr));
+    assert_eq!(left, Vec::<String>::new());
+    assert!(unmounted.is_ok_and(|status| status.success()));
+}
