@@ -1,0 +1,9 @@
+//! From model files to tokens: every test here compiles a model and runs the artifact.
+//!
+//! Tests on SmolLM2-135M need its GGUF, which `./x test` fetches and names in `WAVELOOM_SMOLLM2`;
+//! without it they say so and pass.
+
+mod golden;
+mod quality;
+mod support;
+mod tiny;
