@@ -3,7 +3,7 @@
 //! Nothing here knows how a kernel computes: for each step and variant [`kernel_for`] gives a
 //! [`KernelSource`], and equal sources become one kernel.
 
-use crate::kernels::{self, ArgRole, KernelError, KernelSource, Variant, kernel_for};
+use crate::kernels::{self, ArgRole, KernelError, KernelSource, SYMBOLS, Variant, kernel_for};
 use crate::pack::packed_bytes;
 use crate::target::Target;
 use std::collections::HashMap;
@@ -18,8 +18,6 @@ pub const STEP_TOKENS: usize = 0;
 pub const CACHE_LENGTH: usize = 1;
 /// Symbol `C` of every plan: KV cache capacity.
 pub const CONTEXT: usize = 2;
-
-const SYMBOLS: [&str; 3] = ["T", "S", "C"];
 
 /// Every buffer starts at a multiple of this many bytes, and takes a multiple of it.
 const ALIGNMENT: u64 = 64;
