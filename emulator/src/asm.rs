@@ -222,7 +222,7 @@ impl Disassembler {
         let known = bytes.len().min(8);
         word[..known].copy_from_slice(&bytes[..known]);
         let mut instruction = match CStr::from_bytes_until_nul(&text) {
-            Ok(text) if size > 0 => parse(&text.to_string_lossy()),
+            Ok(text) if size > 0 => parse(&low_halves(&text.to_string_lossy())),
             _ => Instruction { text: "no instruction".to_string(), ..Instruction::default() },
         };
         instruction.address = address;
@@ -241,6 +241,27 @@ impl Drop for Disassembler {
 
 // SAFETY: a context has no ties to the thread that made it; `&mut self` keeps its uses apart.
 unsafe impl Send for Disassembler {}
+
+/// Of 16-bit operands in 32-bit encodings, bit 7 of the register's number says the high half. For
+/// some instructions LLVM 22 does not know that and prints `v130/*Invalid register, operand has
+/// 'VS_32_Lo128' register class*/` for `v2.h`.
+fn low_halves(text: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once("/*Invalid register") {
+        let Some((comment, tail)) = after.split_once("*/") else { break };
+        let digits = before.len() - before.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+        let (head, number) = before.split_at(before.len() - digits);
+        match number.parse::<u16>() {
+            Ok(number @ 128..256) if comment.contains("Lo128") && head.ends_with('v') => {
+                out.push_str(&format!("{head}{}.h", number - 128));
+            }
+            // Something else is wrong with it: the text stays, and no family knows it.
+            _ => out.push_str(&format!("{before}/*Invalid register{comment}*/")),
+        }
+        rest = tail;
+    }
+    out + rest
+}
 
 /// Takes the text of one instruction apart.
 pub fn parse(text: &str) -> Instruction {
@@ -521,6 +542,15 @@ mod tests {
     fn literals_that_could_be_inline_are_literals() {
         let add = parse("s_addc_u32 s1, s1, lit(0xffffffff)");
         assert_eq!(add.operands[2].value, Value::Literal(0xffff_ffff));
+    }
+
+    #[test]
+    fn high_halves_that_llvm_calls_invalid() {
+        let comment = "/*Invalid register, operand has 'VS_32_Lo128' register class*/";
+        let text = low_halves(&format!("v_cmp_nle_f16_e32 vcc_lo, v130{comment}, v4"));
+        assert_eq!(text, "v_cmp_nle_f16_e32 vcc_lo, v2.h, v4");
+        let other = format!("v_add_f32 v0, v7{comment}, v4");
+        assert_eq!(low_halves(&other), other);
     }
 
     #[test]
