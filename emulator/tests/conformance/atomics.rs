@@ -285,7 +285,7 @@ pub fn local_updates() -> Vec<(String, Update, bool)> {
             both(new[1], wide);
         }
     }
-    for (name, update) in floats() {
+    for (name, update) in floats().into_iter().filter(|(name, _)| name.contains('_')) {
         both(name, update);
     }
     both("sub_clamp_u32", clamped_sub());

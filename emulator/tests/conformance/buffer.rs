@@ -28,10 +28,13 @@ const STRIDE: usize = 48;
 
 /// The resource's last word: a 32-bit format; on RDNA with the range check in bits 28 and 29.
 fn last_word(chip: Chip, structured: bool) -> u32 {
-    match (chip.is_cdna(), structured) {
-        (true, _) => 0x0002_0000,
-        (false, true) => 0x1100_4000,
-        (false, false) => 0x3100_4000,
+    match (chip, structured) {
+        (Chip::Gfx1100 | Chip::Gfx1151, true) => 0x1100_4000,
+        (Chip::Gfx1100 | Chip::Gfx1151, false) => 0x3100_4000,
+        // gfx12 has a scale of the stride in bits 14 and 15.
+        (Chip::Gfx1201, true) => 0x1100_1000,
+        (Chip::Gfx1201, false) => 0x3100_1000,
+        _ => 0x0002_0000,
     }
 }
 
@@ -81,7 +84,7 @@ fn buffer_cases(chip: Chip) -> Vec<Case> {
                 offen: matches!(kind, 1 | 3 | 4),
                 idxen: matches!(kind, 2 | 3),
                 soffset: matches!(kind, 0 | 1 | 5).then_some(OFFSET),
-                offset: [0, 16, 4, 8, 4092, 32][kind],
+                offset: [0, 16, 8, 8, 4080, 32][kind],
             };
             // Every lane at one place does not suit what writes.
             if kind % 5 == 0 && !matches!(action, Action::Load { .. }) {

@@ -206,6 +206,9 @@ impl Format {
 
     /// The same where too large values and infinities become the largest number.
     pub fn round_saturating(self, value: Num, round: Round) -> u64 {
+        if let Inf(negative) = value {
+            return self.largest() | if negative { self.sign() } else { 0 };
+        }
         match self.round_unbounded(value, round) {
             (bits, None) => bits,
             (_, Some(negative)) => self.largest() | if negative { self.sign() } else { 0 },

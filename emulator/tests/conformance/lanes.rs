@@ -144,10 +144,13 @@ fn lane_addresses(state: &mut State, random: &mut Random) {
     }
 }
 
-/// Rows of 32 lanes are apart on RDNA, also in a wave of 64.
+/// Rows of 32 lanes are apart on RDNA 3, also in a wave of 64.
 fn reachable(state: &State, lane: usize, address: u32) -> usize {
     let number = (address / 4) as usize;
-    if state.chip.is_cdna() { number % 64 } else { lane & 32 | number % 32 }
+    match state.chip {
+        Chip::Gfx1100 | Chip::Gfx1151 => lane & 32 | number % 32,
+        _ => number % state.lanes,
+    }
 }
 
 fn through_lds() -> Vec<Snippet> {

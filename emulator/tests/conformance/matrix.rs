@@ -145,6 +145,15 @@ fn groups_b(form: &Form, lane: usize, e: usize) -> Option<At> {
     Some((group * form.count[1] + e, lane % form.n, 0))
 }
 
+/// Two runs of 16 bytes, half of the products apart.
+fn runs_a(form: &Form, lane: usize, e: usize) -> Option<At> {
+    Some((lane % form.m, lane / form.m * 16 + e % 16 + e / 16 * form.k / 2, 0))
+}
+
+fn runs_b(form: &Form, lane: usize, e: usize) -> Option<At> {
+    Some((lane / form.n * 16 + e % 16 + e / 16 * form.k / 2, lane % form.n, 0))
+}
+
 fn mfma_c(form: &Form, lane: usize, e: usize) -> At {
     match form.m {
         32 => {
@@ -417,7 +426,9 @@ fn mfma_forms(chip: Chip) -> Vec<Form> {
                 }
             }
         }
-        if !name.contains("f64") && !name.contains("xf32") && !name.contains("8_") {
+        // The patterns of B exist on gfx90a and for single precision and forms of several blocks.
+        let patterns = chip == Chip::Gfx90a || *blocks > 1 || name.ends_with("_f32");
+        if patterns && !name.contains("f64") && !name.contains("xf32") && !name.contains("8_") {
             for pattern in 1..8 {
                 let mut form = make();
                 form.lanes_of_b = pattern;
@@ -431,14 +442,9 @@ fn mfma_forms(chip: Chip) -> Vec<Form> {
                 let mut form = make();
                 form.negate = [0, 1, 2].map(|bit| signs >> bit & 1 == 1);
                 let c = range(C, form.registers(2));
-                form.text = match chip {
-                    Chip::Gfx90a => format!("{} blgp:{signs}", operands(&form, &c)),
-                    _ => {
-                        let bit = |n: usize| u32::from(form.negate[n]);
-                        let neg = format!("neg:[{},{},{}]", bit(0), bit(1), bit(2));
-                        format!("{} {neg}", operands(&form, &c))
-                    }
-                };
+                let bit = |n: usize| u32::from(form.negate[n]);
+                let neg = format!("neg:[{},{},{}]", bit(0), bit(1), bit(2));
+                form.text = format!("{} {neg}", operands(&form, &c));
                 list.push(form);
             }
         }
@@ -457,13 +463,23 @@ fn mixed_forms(chip: Chip) -> Vec<Form> {
                 let kinds = [kind_of(a_name, chip), kind_of(b_name, chip), kind_of("f32", chip)];
                 let [m, n, k] = shape;
                 let plain = format!("v_mfma_f32_{m}x{n}x{k}_f8f6f4");
-                let mut form = base_form(&plain, kinds, shape, 1);
+                let make = |name: &str| {
+                    let mut form = base_form(name, kinds, shape, 1);
+                    if kinds[0].bits() == 8 {
+                        form.a = runs_a;
+                    }
+                    if kinds[1].bits() == 8 {
+                        form.b = runs_b;
+                    }
+                    form
+                };
+                let mut form = make(&plain);
                 let c = range(C, form.registers(2));
                 form.text = format!("{} cbsz:{a} blgp:{b}", operands(&form, &c));
                 list.push(form);
                 let scaled = format!("v_mfma_scale_f32_{m}x{n}x{k}_f8f6f4");
                 for (x, y) in [(0, 0), (1, 2), (3, 1)] {
-                    let mut form = base_form(&scaled, kinds, shape, 1);
+                    let mut form = make(&scaled);
                     form.scales = Some([x, y]);
                     let scales = format!("v{}, v{}", EXTRA[0], EXTRA[1]);
                     let sel = format!(
@@ -809,6 +825,18 @@ struct Product {
     size: Vec<f64>,
 }
 
+/// The value of an element; gfx90a takes denormal halves and bfloat16 as zeros.
+fn taken(chip: Chip, kind: Kind, bits: u64) -> f64 {
+    match kind {
+        Kind::Float(format)
+            if chip == Chip::Gfx90a && format.bits() == 16 && format.is_denormal(bits) =>
+        {
+            0.0
+        }
+        _ => kind.value(bits),
+    }
+}
+
 fn scale_value(byte: u64) -> f64 {
     2_f64.powi(byte as i32 - 127)
 }
@@ -822,13 +850,15 @@ fn multiply(bench: &Bench, form: &Form) -> Product {
             let Some((i, at, block)) = (form.a)(form, lane, e) else { continue };
             let width = form.kinds[0].bits();
             let bits = read_bits(bench, form.rows[0], lane, e * width, width);
-            let mut value = form.kinds[0].value(bits);
+            let mut value = taken(bench.state.chip, form.kinds[0], bits);
             let mut at = at;
             if let Some(start) = form.sparse {
                 at += read_bits(bench, form.extra[0], lane, start + 2 * e, 2) as usize;
             }
             if let Some([byte, _]) = form.scales {
-                value *= scale_value(read_bits(bench, form.extra[0], lane, 8 * byte, 8));
+                // The lane with the scale is that of the block of 32 products.
+                let from = i + form.m * (at / 32);
+                value *= scale_value(read_bits(bench, form.extra[0], from, 8 * byte, 8));
             }
             a[(block * m + i) * k + at] = if form.negate[0] { -value } else { value };
         }
@@ -843,9 +873,10 @@ fn multiply(bench: &Bench, form: &Form) -> Product {
             };
             let width = form.kinds[1].bits();
             let bits = read_bits(bench, form.rows[1], from, e * width, width);
-            let mut value = form.kinds[1].value(bits);
+            let mut value = taken(bench.state.chip, form.kinds[1], bits);
             if let Some([_, byte]) = form.scales {
-                value *= scale_value(read_bits(bench, form.extra[1], lane, 8 * byte, 8));
+                let from = j + form.n * (at / 32);
+                value *= scale_value(read_bits(bench, form.extra[1], from, 8 * byte, 8));
             }
             b[(block * n + j) * k + at] = if form.negate[1] { -value } else { value };
         }

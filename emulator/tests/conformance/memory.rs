@@ -327,7 +327,9 @@ fn memory_forms(chip: Chip) -> Vec<Form> {
             let atomic = matches!(action, Action::Atomic { .. });
             let load = matches!(action, Action::Load { .. });
             let all = if atomic { &[""][..] } else { hints(chip, load) };
-            for (index, offset) in offsets.iter().enumerate() {
+            // An offset alone cannot be negative.
+            let fits = |offset: &&i64| mode != Mode::Offset || **offset >= 0;
+            for (index, offset) in offsets.iter().filter(fits).enumerate() {
                 let hint = all[index % all.len()];
                 list.push(memory_form(chip, kind, mode, &action_name, action, *offset, hint));
             }
@@ -520,7 +522,8 @@ fn set_addresses(
     let double = matches!(form.action, Action::Two { .. });
     let offset = if double { 0 } else { form.offset };
     let scalar: u64 = match form.mode {
-        Mode::Scalar64 => m.base + 4 * random.below(256) as u64,
+        // What is left for the 32-bit vector part must not be negative.
+        Mode::Scalar64 => (m.base + 4 * random.below(256) as u64).wrapping_sub(offset as u64),
         Mode::Scalar32 => (targets[0] as i64 - offset) as u64,
         Mode::Both32 => 4 * random.below(64) as u64,
         _ => random.bits(),
@@ -704,12 +707,21 @@ fn prepare_atomic(
     }
 }
 
+/// Private memory begins at zero, and a flat address is within its aperture without the offset.
+fn has_room(form: &Form) -> bool {
+    let room = match form.space {
+        Space::Global => i64::MAX,
+        Space::Lds => 5 << 10,
+        Space::Scratch => 640,
+    };
+    (form.mode != Mode::Offset || form.offset >= 0) && (!form.flat || form.offset <= room)
+}
+
 fn check(make: fn(Chip) -> Vec<Form>, at_least: usize) {
     let report = Report::default();
     for chip in Chip::ALL {
         let mut forms = make(chip);
-        // Private memory begins at zero.
-        forms.retain(|form| wanted(&form.name) && (form.mode != Mode::Offset || form.offset >= 0));
+        forms.retain(|form| wanted(&form.name) && has_room(form));
         let lanes = if chip.is_cdna() { 64 } else { 32 };
         let lines: Vec<String> = forms.iter().map(|form| form.text.clone()).collect();
         let mut bench = Bench::new(chip, lanes, &lines);

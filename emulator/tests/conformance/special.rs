@@ -95,6 +95,15 @@ fn stochastic(to: Format, value: Num, random: u64, ovfl: bool) -> Vec<u64> {
         Num::Nan | Num::Inf(_) => return narrowed(to, value, ovfl),
         _ => {}
     }
+    // What lies a whole step beyond the largest number is too large whatever the random bits are.
+    let largest = to.value(to.largest());
+    let before = to.value(to.largest() - 1).negate();
+    let step = crate::exact::add(largest, before, Round::Even);
+    let size = if value.negative() { value.negate() } else { value };
+    let excess = crate::exact::add(size, largest.negate(), Round::Even);
+    if !excess.negative() && compare(excess, step) != Some(std::cmp::Ordering::Less) {
+        return narrowed(to, value, ovfl);
+    }
     let (below, above) = (round(Round::Zero), round_away(to, value, saturate));
     if random == 0 || below == above { vec![below] } else { vec![below, above] }
 }

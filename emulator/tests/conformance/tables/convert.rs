@@ -37,9 +37,13 @@ pub fn convert(l: &Lane, from: Format, to: Format, bits: u64) -> u64 {
     if overflows && !from.is_infinite(bits) { result & F16.sign() | F16.largest() } else { result }
 }
 
-/// To half, toward zero in every mode; half's denormals stay.
-fn toward_zero(l: &Lane, bits: u64) -> u64 {
-    l.flush_result(F16, F16.round(l.num(F32, bits), Round::Zero))
+/// To halves, in the same direction in every mode. Whether denormal ones are flushed as the mode
+/// says is not documented.
+pub fn pair_of_halves(l: &mut Lane, s: &[u64; 4], round: Round) -> u64 {
+    let kept = [s[0], s[1]].map(|bits| F16.round(l.num(F32, bits), round));
+    let flushed = kept.map(|bits| l.flush_result(F16, bits));
+    l.also.push(pair_of(kept[0], kept[1]));
+    pair_of(flushed[0], flushed[1])
 }
 
 fn nearest_int(l: &mut Lane, bits: u64) -> u64 {
@@ -50,8 +54,8 @@ fn nearest_int(l: &mut Lane, bits: u64) -> u64 {
     to_int_rounded(sum, Round::Down, 32, true)
 }
 
-/// `x * scale` to the nearest integer; which way ties go is not documented.
-fn normalized(l: &mut Lane, format: Format, bits: u64, signed: bool) -> [u64; 2] {
+/// `x * scale` to an integer: which way it is rounded is not documented.
+fn normalized(l: &mut Lane, format: Format, bits: u64, signed: bool) -> [u64; 3] {
     let scale = if signed { 32767 } else { 65535 };
     let value = match l.num(format, bits) {
         Num::Nan => Num::Val { negative: false, mantissa: 0, exponent: 0 },
@@ -62,29 +66,20 @@ fn normalized(l: &mut Lane, format: Format, bits: u64, signed: bool) -> [u64; 2]
     let low = if signed { -scale } else { 0 };
     let even = product.to_range(Round::Even, low, scale);
     let up = add(product, half(), Round::Even).to_range(Round::Down, low, scale);
-    [even as u64 & 0xffff, up as u64 & 0xffff]
+    let mode = product.to_range(l.round(format), low, scale);
+    [even, up, mode].map(|value| value as u64 & 0xffff)
 }
 
 fn normalized_pair(l: &mut Lane, format: Format, s: &[u64; 4], signed: bool) -> u64 {
     let (a, b) = (normalized(l, format, s[0], signed), normalized(l, format, s[1], signed));
-    l.also.extend([a[0] | b[1] << 16, a[1] | b[0] << 16, a[1] | b[1] << 16]);
+    l.also.extend(a.iter().flat_map(|a| b.map(|b| a | b << 16)));
     a[0] | b[0] << 16
 }
 
 fn normalized_one(l: &mut Lane, s: &[u64; 4], signed: bool) -> u64 {
     let both = normalized(l, F16, s[0], signed);
-    l.also.push(both[1]);
+    l.also.extend(both);
     both[0]
-}
-
-fn pack_byte(l: &mut Lane, s: &[u64; 4], old: u64) -> u64 {
-    let shift = 8 * (s[1] & 3);
-    let value = l.num(F32, s[0]);
-    let place = |byte: u64| old & !(0xff << shift) & LOW | byte << shift;
-    // The documents do not say which way it rounds.
-    l.also.push(place(to_int_rounded(value, l.round(F32), 8, false)));
-    l.also.push(place(to_int_rounded(value, Round::Even, 8, false)));
-    place(to_int_rounded(value, Round::Zero, 8, false))
 }
 
 fn pair_of(low: u64, high: u64) -> u64 {
@@ -135,17 +130,10 @@ pub fn table() -> Vec<Op> {
             l.also.push(convert(l, crate::exact::BF16, F32, s[0]));
             s[0] << 16
         }),
-        op("v_cvt_pkrtz_f16_f32", T::PkF16, &[S, S], 0, |l, s| {
-            pair_of(toward_zero(l, s[0]), toward_zero(l, s[1]))
-        }),
-        op("v_cvt_pk_rtz_f16_f32", T::PkF16, &[S, S], 0, |l, s| {
-            pair_of(toward_zero(l, s[0]), toward_zero(l, s[1]))
-        }),
-        op("v_cvt_pk_f16_f32", T::PkF16, &[S, S], 0, |l, s| {
-            let one = |bits| l.flush_result(F16, F16.round(l.num(F32, bits), Round::Even));
-            pair_of(one(s[0]), one(s[1]))
-        }),
-        op("v_cvt_pk_bf16_f32", T::PkBf16, &[S, S], 0, |l, s| {
+        op("v_cvt_pkrtz_f16_f32", T::PkF16, &[S, S], 0, |l, s| pair_of_halves(l, s, Round::Zero)),
+        op("v_cvt_pk_rtz_f16_f32", T::PkF16, &[S, S], 0, |l, s| pair_of_halves(l, s, Round::Zero)),
+        op("v_cvt_pk_f16_f32", T::PkF16, &[S, S], 0, |l, s| pair_of_halves(l, s, Round::Even)),
+        op("v_cvt_pk_bf16_f32", T::PkBf16, &[S, S], crate::vector::NO_CLAMP, |l, s| {
             let format = crate::exact::BF16;
             let one = |bits| format.round(l.num(F32, bits), Round::Even);
             let flushed = |bits| l.flush_result(format, one(bits));
@@ -170,10 +158,6 @@ pub fn table() -> Vec<Op> {
         op("v_cvt_pk_norm_u16_f16", B32, &[H, H], 0, |l, s| normalized_pair(l, F16, s, false)),
         op("v_cvt_norm_i16_f16", B16, &[H], EITHER, |l, s| normalized_one(l, s, true)),
         op("v_cvt_norm_u16_f16", B16, &[H], EITHER, |l, s| normalized_one(l, s, false)),
-        op("v_cvt_pk_u8_f32", B32, &[S, B32, B32], 0, |l, s| pack_byte(l, s, s[2])),
-        op("v_cvt_pkaccum_u8_f32", B32, &[S, B32], crate::vector::ACC, |l, s| {
-            pack_byte(l, s, l.old)
-        }),
     ]
 }
 

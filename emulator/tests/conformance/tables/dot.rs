@@ -1,9 +1,13 @@
 //! Dot products and mixed precision.
 
+use waveloom_emulator::Chip;
+
 use super::op;
-use crate::exact::{BF16, E4M3, E5M2, F16, F32, Format, Num, Round, add, integer, mul};
+use crate::exact::{BF16, E4M3, E5M2, F16, F32, Format, Num, Round, add, mul};
 use crate::values::T::{self, B32, PkB16, PkBf16, PkF16};
-use crate::vector::{ACC, Lane, MIX, OWN_CLAMP, Op, SIGNS, check};
+use crate::vector::{
+    ACC, ANY_ZERO, CDNA, Lane, MIX, NO_CLAMP, NO_CONSTANT, OWN_CLAMP, Op, SIGNS, check,
+};
 
 /// Elements of `width` bits, sign-extended or not.
 fn elements(bits: u64, width: u32, signed: bool) -> Vec<i128> {
@@ -15,14 +19,28 @@ fn elements(bits: u64, width: u32, signed: bool) -> Vec<i128> {
     (0..32 / width).map(one).collect()
 }
 
-fn integer_dot(l: &Lane, s: &[u64; 4], c: u64, width: u32, signs: [bool; 2], signed: bool) -> u64 {
+fn integer_dot(
+    l: &mut Lane,
+    s: &[u64; 4],
+    c: u64,
+    width: u32,
+    signs: [bool; 2],
+    signed: bool,
+) -> u64 {
     let (a, b) = (elements(s[0], width, signs[0]), elements(s[1], width, signs[1]));
     let sum: i128 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
     let c = if signed { i128::from(c as u32 as i32) } else { i128::from(c) };
     let (low, high) =
         if signed { (-(1 << 31), (1 << 31) - 1) } else { (0_i128, (1_i128 << 32) - 1) };
-    let value = if l.clamp { (sum + c).clamp(low, high) } else { sum + c };
-    (value & 0xffff_ffff) as u64
+    let wrapped = (sum + c) & 0xffff_ffff;
+    if !l.clamp {
+        return wrapped as u64;
+    }
+    if l.chip == Chip::Gfx1201 && width == 8 {
+        // RDNA 4 was seen to ignore clamp here.
+        l.also.push(wrapped as u64);
+    }
+    ((sum + c).clamp(low, high) & 0xffff_ffff) as u64
 }
 
 /// A sum of products, rounded once; step by step, in either order, will do as well, with denormals
@@ -105,7 +123,7 @@ fn mix_half(l: &mut Lane, s: &[u64; 4]) -> u64 {
 
 /// Clamp of a half before it is merged.
 fn clamp_half(l: &Lane, bits: u64) -> u64 {
-    let dx10 = l.mode >> 8 & 1 == 1 || l.chip == waveloom_emulator::Chip::Gfx1201;
+    let dx10 = l.mode >> 8 & 1 == 1 || l.chip == Chip::Gfx1201;
     match bits {
         _ if !l.clamp => bits,
         _ if F16.is_nan(bits) => {
@@ -131,38 +149,40 @@ fn merge_half(l: &mut Lane, s: &[u64; 4], shift: u32) -> u64 {
 /// The table.
 pub fn table() -> Vec<Op> {
     const S: T = T::F32;
+    /// The order of sums leaves the sign of a zero open, no document the rest.
+    const FLOAT: u32 = ANY_ZERO | NO_CLAMP | NO_CONSTANT;
     const P: &[T] = &[PkF16, PkF16, S];
     const B: &[T] = &[PkBf16, PkBf16, S];
     const I: &[T] = &[B32, B32, B32];
     const J: &[T] = &[PkB16, PkB16, B32];
     vec![
-        op("v_dot2_f32_f16", S, P, 0, |l, s| float_dot(l, [F16, F16], F32, s, s[2])),
-        op("v_dot2_f32_bf16", S, B, 0, |l, s| float_dot(l, [BF16, BF16], F32, s, s[2])),
-        op("v_dot2c_f32_f16", S, &[PkF16, PkF16], ACC, |l, s| {
+        op("v_dot2_f32_f16", S, P, FLOAT, |l, s| float_dot(l, [F16, F16], F32, s, s[2])),
+        op("v_dot2_f32_bf16", S, B, FLOAT, |l, s| float_dot(l, [BF16, BF16], F32, s, s[2])),
+        op("v_dot2c_f32_f16", S, &[PkF16, PkF16], ACC | FLOAT, |l, s| {
             float_dot(l, [F16, F16], F32, s, l.old)
         }),
-        op("v_dot2acc_f32_f16", S, &[PkF16, PkF16], ACC, |l, s| {
+        op("v_dot2acc_f32_f16", S, &[PkF16, PkF16], ACC | FLOAT, |l, s| {
             float_dot(l, [F16, F16], F32, s, l.old)
         }),
-        op("v_dot2c_f32_bf16", S, &[PkBf16, PkBf16], ACC, |l, s| {
+        op("v_dot2c_f32_bf16", S, &[PkBf16, PkBf16], ACC | FLOAT, |l, s| {
             float_dot(l, [BF16, BF16], F32, s, l.old)
         }),
-        op("v_dot2_f16_f16", T::F16, &[PkF16, PkF16, T::F16], 0, |l, s| {
+        op("v_dot2_f16_f16", T::F16, &[PkF16, PkF16, T::F16], FLOAT, |l, s| {
             float_dot(l, [F16, F16], F16, s, s[2])
         }),
-        op("v_dot2_bf16_bf16", T::Bf16, &[PkBf16, PkBf16, T::Bf16], 0, |l, s| {
+        op("v_dot2_bf16_bf16", T::Bf16, &[PkBf16, PkBf16, T::Bf16], FLOAT, |l, s| {
             float_dot(l, [BF16, BF16], BF16, s, s[2])
         }),
-        op("v_dot4_f32_fp8_fp8", S, &[B32, B32, S], 0, |l, s| {
+        op("v_dot4_f32_fp8_fp8", S, &[B32, B32, S], FLOAT, |l, s| {
             float_dot(l, [E4M3, E4M3], F32, s, s[2])
         }),
-        op("v_dot4_f32_fp8_bf8", S, &[B32, B32, S], 0, |l, s| {
+        op("v_dot4_f32_fp8_bf8", S, &[B32, B32, S], FLOAT, |l, s| {
             float_dot(l, [E4M3, E5M2], F32, s, s[2])
         }),
-        op("v_dot4_f32_bf8_fp8", S, &[B32, B32, S], 0, |l, s| {
+        op("v_dot4_f32_bf8_fp8", S, &[B32, B32, S], FLOAT, |l, s| {
             float_dot(l, [E5M2, E4M3], F32, s, s[2])
         }),
-        op("v_dot4_f32_bf8_bf8", S, &[B32, B32, S], 0, |l, s| {
+        op("v_dot4_f32_bf8_bf8", S, &[B32, B32, S], FLOAT, |l, s| {
             float_dot(l, [E5M2, E5M2], F32, s, s[2])
         }),
         op("v_dot2_i32_i16", B32, J, OWN_CLAMP, |l, s| {
@@ -171,13 +191,13 @@ pub fn table() -> Vec<Op> {
         op("v_dot2_u32_u16", B32, J, OWN_CLAMP, |l, s| {
             integer_dot(l, s, s[2], 16, [false, false], false)
         }),
-        op("v_dot4_i32_i8", B32, I, OWN_CLAMP, |l, s| {
+        op("v_dot4_i32_i8", B32, I, OWN_CLAMP | CDNA, |l, s| {
             integer_dot(l, s, s[2], 8, [true, true], true)
         }),
         op("v_dot4_u32_u8", B32, I, OWN_CLAMP, |l, s| {
             integer_dot(l, s, s[2], 8, [false, false], false)
         }),
-        op("v_dot8_i32_i4", B32, I, OWN_CLAMP, |l, s| {
+        op("v_dot8_i32_i4", B32, I, OWN_CLAMP | CDNA, |l, s| {
             integer_dot(l, s, s[2], 4, [true, true], true)
         }),
         op("v_dot8_u32_u4", B32, I, OWN_CLAMP, |l, s| {
@@ -202,16 +222,14 @@ pub fn table() -> Vec<Op> {
             let sum = mix(l, s);
             l.result(F32, sum)
         }),
-        op("v_fma_mixlo_f16", B32, &[B32, B32, B32], MIX | ACC | OWN_CLAMP, |l, s| {
+        op("v_fma_mixlo_f16", PkF16, &[B32, B32, B32], MIX | ACC | OWN_CLAMP, |l, s| {
             merge_half(l, s, 0)
         }),
-        op("v_fma_mixhi_f16", B32, &[B32, B32, B32], MIX | ACC | OWN_CLAMP, |l, s| {
+        op("v_fma_mixhi_f16", PkF16, &[B32, B32, B32], MIX | ACC | OWN_CLAMP, |l, s| {
             merge_half(l, s, 16)
         }),
     ]
 }
-
-const _: fn(i128) -> Num = integer;
 
 #[test]
 fn dot_products() {

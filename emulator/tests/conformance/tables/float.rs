@@ -58,7 +58,12 @@ fn quiet(format: Format, bits: u64) -> u64 {
 /// Minimum or maximum that prefers numbers to NaNs.
 pub fn extreme(l: &Lane, format: Format, a: u64, b: u64, largest: bool) -> u64 {
     let (a, b) = (l.flushed(format, a), l.flushed(format, b));
-    let chosen = if l.ieee() && format.is_signaling(a) {
+    let both = format.is_nan(a) && format.is_nan(b);
+    let signaling = format.is_signaling(a) || format.is_signaling(b);
+    let chosen = if both && signaling && !l.ieee() {
+        // Without IEEE mode a NaN passes as it is, or quiet: either is taken for the other.
+        format.infinity() | 1
+    } else if l.ieee() && format.is_signaling(a) {
         quiet(format, a)
     } else if l.ieee() && format.is_signaling(b) {
         quiet(format, b)
@@ -145,13 +150,18 @@ fn split(value: Num) -> Option<(Num, i32)> {
     }
 }
 
-fn frexp_mant(l: &Lane, format: Format, bits: u64) -> u64 {
+/// No document says whether these flush denormals as the mode says.
+fn frexp_mant(l: &mut Lane, format: Format, bits: u64) -> u64 {
+    let kept = format.value(bits);
+    l.also.push(l.result(format, split(kept).map_or(kept, |(mantissa, _)| mantissa)));
     let value = l.num(format, bits);
     l.result(format, split(value).map_or(value, |(mantissa, _)| mantissa))
 }
 
-fn frexp_exp(l: &Lane, format: Format, bits: u64) -> u64 {
-    split(l.num(format, bits)).map_or(0, |(_, exponent)| exponent as u64)
+fn frexp_exp(l: &mut Lane, format: Format, bits: u64, mask: u64) -> u64 {
+    let exponent = |value: Num| split(value).map_or(0, |(_, exponent)| exponent as u64) & mask;
+    l.also.push(exponent(format.value(bits)));
+    exponent(l.num(format, bits))
 }
 
 /// A function by the host's double precision: exact enough for single and half.
@@ -249,7 +259,9 @@ fn div_fixup(l: &mut Lane, format: Format, s: &[u64; 4]) -> u64 {
             l.skip = true;
         }
         if format.is_nan(quotient) {
-            return format.nan();
+            // Chips were seen to take it for an overflow; halves keep it.
+            let kept = sign | format.magnitude(quotient);
+            return if format == F16 { kept } else { sign | format.infinity() };
         }
         if format.is_denormal(quotient) {
             // A sign is set; nothing says whether a denormal is flushed.
@@ -265,6 +277,9 @@ fn div_fmas(l: &mut Lane, format: Format, s: &[u64; 4], power: i32) -> u64 {
     if !l.carry {
         return l.result(format, sum);
     }
+    // Chips were seen to scale by the size of the addend: up from two on, down below.
+    let large = field(format, s[2]) > format.bias.into();
+    let power = if large { power } else { -power };
     let rounded = l.result(format, sum);
     l.also.push(l.result(format, format.value(rounded).scale(power)));
     l.result(format, sum.scale(power))
@@ -303,18 +318,26 @@ fn div_scale(l: &mut Lane, format: Format, s: &[u64; 4], near: i64, power: i32, 
     l.skip = odd(value) || odd(denominator) || odd(numerator);
     let is_zero = |bits| format.magnitude(bits) == 0;
     let scaled = |power: i32| format.round(format.value(value).scale(power), Round::Even);
-    l.out = false;
-    if is_zero(numerator) || is_zero(denominator) {
+    // Chips were seen to set the mask for zeros.
+    l.out = is_zero(numerator) || is_zero(denominator);
+    if l.out {
         return format.nan();
     }
     let one = Num::Val { negative: false, mantissa: 1, exponent: 0 };
     let reciprocal = tiny(format, quotient(one, format.value(denominator)));
     let small = tiny(format, quotient(format.value(numerator), format.value(denominator)));
+    // Units that look at exponents alone decide otherwise at the edge.
+    let top = i64::from(format.bias) * 2 - 1;
+    let distance = field(format, numerator) - field(format, denominator);
+    l.skip |= reciprocal != (field(format, denominator) >= top);
+    l.skip |= small != (distance <= 1 - i64::from(format.bias));
     if field(format, numerator) - field(format, denominator) >= near {
         l.out = true;
         if value == denominator { scaled(power) } else { value }
     } else if reciprocal && small {
         l.out = true;
+        // The documents scale up here; only scaling down gives right quotients.
+        l.also.push(if value == denominator { scaled(-power) } else { value });
         if value == denominator { scaled(power) } else { value }
     } else if reciprocal {
         scaled(-power)
@@ -540,9 +563,9 @@ pub fn table() -> Vec<Op> {
         op("v_rcp_f64", D, &[D], ulp(1), |l, s| double_function(l, s[0], rcp)),
         op("v_rsq_f64", D, &[D], ulp(1), |l, s| double_function(l, s[0], rsq)),
         op("v_sqrt_f64", D, &[D], ulp(1), |l, s| double_function(l, s[0], f64::sqrt)),
-        op("v_frexp_exp_i32_f32", B32, &[S], 0, |l, s| frexp_exp(l, F32, s[0]) & 0xffff_ffff),
-        op("v_frexp_exp_i32_f64", B32, &[D], 0, |l, s| frexp_exp(l, F64, s[0]) & 0xffff_ffff),
-        op("v_frexp_exp_i16_f16", B16, &[H], 0, |l, s| frexp_exp(l, F16, s[0]) & 0xffff),
+        op("v_frexp_exp_i32_f32", B32, &[S], 0, |l, s| frexp_exp(l, F32, s[0], 0xffff_ffff)),
+        op("v_frexp_exp_i32_f64", B32, &[D], 0, |l, s| frexp_exp(l, F64, s[0], 0xffff_ffff)),
+        op("v_frexp_exp_i16_f16", B16, &[H], 0, |l, s| frexp_exp(l, F16, s[0], 0xffff)),
         op("v_ldexp_f32", S, &[S, B32], 0, |l, s| ldexp(l, F32, s[0], i64::from(s[1] as i32))),
         op("v_ldexp_f64", D, &[D, B32], 0, |l, s| ldexp(l, F64, s[0], i64::from(s[1] as i32))),
         op("v_ldexp_f16", H, &[H, B16], 0, |l, s| ldexp(l, F16, s[0], i64::from(s[1] as i16))),
@@ -578,8 +601,8 @@ pub fn table() -> Vec<Op> {
         op("v_mac_f16", H, &[H, H], ACC | EITHER, |l, s| mad(l, F16, s[0], s[1], l.old)),
         op("v_madak_f16", H, &[H, H, K16], EITHER, |l, s| mad(l, F16, s[0], s[1], s[2])),
         op("v_madmk_f16", H, &[H, K16, H], EITHER, |l, s| mad(l, F16, s[0], s[1], s[2])),
-        op("v_div_fmas_f32", S, &[S, S, S], VCC_IN, |l, s| div_fmas(l, F32, s, 32)),
-        op("v_div_fmas_f64", D, &[D, D, D], VCC_IN, |l, s| div_fmas(l, F64, s, 64)),
+        op("v_div_fmas_f32", S, &[S, S, S], VCC_IN, |l, s| div_fmas(l, F32, s, 64)),
+        op("v_div_fmas_f64", D, &[D, D, D], VCC_IN, |l, s| div_fmas(l, F64, s, 128)),
         op("v_div_scale_f32", S, &[S, S, S], CARRY_OUT, |l, s| div_scale(l, F32, s, 96, 64, 23)),
         op("v_div_scale_f64", D, &[D, D, D], CARRY_OUT, |l, s| div_scale(l, F64, s, 768, 128, 53)),
         op("v_trig_preop_f64", D, &[D, B32], 0, trig_preop),
@@ -614,6 +637,16 @@ pub fn table() -> Vec<Op> {
 }
 
 fn dx9_fma(l: &mut Lane, s: &[u64; 4], addend: u64) -> u64 {
+    // Some units of this family flush denormals in every mode.
+    let flushing = l.mode & !0x30;
+    let mode = std::mem::replace(&mut l.mode, flushing);
+    let flushed = if is_zero(l, s[0]) || is_zero(l, s[1]) {
+        l.result(F32, l.num(F32, addend))
+    } else {
+        fma(l, F32, s[0], s[1], addend)
+    };
+    l.also.push(flushed);
+    l.mode = mode;
     if is_zero(l, s[0]) || is_zero(l, s[1]) {
         // The addend itself, or added to zero: they differ for minus zero and signaling NaNs.
         l.also.push(fma(l, F32, 0, 0, addend));

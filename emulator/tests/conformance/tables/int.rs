@@ -289,10 +289,8 @@ pub fn table() -> Vec<Op> {
         op("v_mul_lo_i32", B32, BB, 0, |_, s| s[0] * s[1] & LOW),
         op("v_mul_hi_u32", B32, BB, 0, |_, s| s[0] * s[1] >> 32),
         op("v_mul_hi_i32", B32, BB, 0, |_, s| (i32_of(s[0]) * i32_of(s[1]) >> 32) as u64 & LOW),
-        op("v_mul_i32_i24", B32, BB, OWN_CLAMP, |l, s| {
-            signed(l, (i24_of(s[0]) * i24_of(s[1])).into(), 32)
-        }),
-        op("v_mul_u32_u24", B32, BB, OWN_CLAMP, |l, s| {
+        op("v_mul_i32_i24", B32, BB, 0, |l, s| signed(l, (i24_of(s[0]) * i24_of(s[1])).into(), 32)),
+        op("v_mul_u32_u24", B32, BB, 0, |l, s| {
             unsigned(l, (u24_of(s[0]) * u24_of(s[1])).into(), 32)
         }),
         op("v_mul_hi_i32_i24", B32, BB, 0, |_, s| (i24_of(s[0]) * i24_of(s[1]) >> 32) as u64 & LOW),

@@ -4,7 +4,7 @@ use super::float::{add, extreme, fma, strict_extreme, times};
 use super::op;
 use crate::exact::{F16, F32};
 use crate::values::T::{PkB16, PkB32, PkF16, PkF32};
-use crate::vector::{ACC, Lane, OWN_CLAMP, Op, check};
+use crate::vector::{ACC, Lane, NO_CONSTANT, OWN_CLAMP, Op, check};
 
 /// Applies a function to both 16-bit elements.
 fn halves(l: &Lane, s: &[u64; 4], f: fn(&Lane, u64, u64, u64) -> u64) -> u64 {
@@ -73,7 +73,7 @@ pub fn table() -> Vec<Op> {
         op("v_pk_min_u16", PkB16, II, 0, |l, s| halves(l, s, |_, a, b, _| a.min(b))),
         op("v_pk_max_u16", PkB16, II, 0, |l, s| halves(l, s, |_, a, b, _| a.max(b))),
         op("v_pk_fma_f16", PkF16, HHH, 0, |l, s| halves(l, s, |l, a, b, c| fma(l, F16, a, b, c))),
-        op("v_pk_fmac_f16", PkF16, HH, ACC, |l, s| {
+        op("v_pk_fmac_f16", PkF16, HH, ACC | NO_CONSTANT, |l, s| {
             halves(l, &[s[0], s[1], l.old, 0], |l, a, b, c| fma(l, F16, a, b, c))
         }),
         op("v_pk_add_f16", PkF16, HH, 0, |l, s| halves(l, s, |l, a, b, _| add(l, F16, a, b))),
@@ -115,8 +115,8 @@ pub fn table() -> Vec<Op> {
         op("v_pk_add_f32", PkF32, &[PkF32, PkF32], 0, |l, s| {
             words(l, s, |l, a, b, _| add(l, F32, a, b))
         }),
-        // Low half of the result from the first source, high half from the second.
-        op("v_pk_mov_b32", PkB32, &[PkB32, PkB32], 0, |_, s| s[0] & 0xffff_ffff | s[1] >> 32 << 32),
+        // op_sel chooses a word of each source; op_sel_hi has no part.
+        op("v_pk_mov_b32", PkB32, &[PkB32, PkB32], 0, |_, s| s[0] & 0xffff_ffff | s[1] << 32),
     ]
 }
 

@@ -284,11 +284,10 @@ fn output(lane: &mut Lane, form: &Form<'_>, result: u64) -> u64 {
         if form.omod != 0 && !denormals && !lane.ieee() {
             // What an overflow becomes when it is halved is nowhere said.
             lane.skip |= format.is_infinite(bits) || format.is_denormal(bits);
-            bits = format.round(format.value(bits).scale(form.omod), lane.round(format));
-            bits = lane.flush_result(format, bits);
-            if bits == format.sign() {
-                bits = 0;
-            }
+            let scaled = format.value(bits).scale(form.omod);
+            bits = lane.flush_result(format, format.round(scaled, lane.round(format)));
+            // Nor whether the sign of what is flushed is lost.
+            lane.skip |= format.magnitude(bits) == 0;
         }
         if form.clamp && form.op.flags & OWN_CLAMP == 0 {
             let one = (format.bias as u64) << format.fraction;

@@ -4,7 +4,7 @@ use waveloom_emulator::Chip;
 
 use super::other_lanes::{Ctrl, Dpp, all_controls};
 use super::parts::{self, Sdwa};
-use super::{ACC, CARRY_IN, CARRY_OUT, CMPX, MIX, OWN_CLAMP, Op, SIGNS};
+use super::{ACC, CARRY_IN, CARRY_OUT, CMPX, MIX, NO_CLAMP, NO_CONSTANT, OWN_CLAMP, Op, SIGNS};
 use crate::exact::{F32, Num, Round};
 use crate::machine::{AGPR, EXEC, Random, VCC};
 use crate::values::T;
@@ -254,7 +254,8 @@ pub fn constants(t: T) -> Vec<(String, u64)> {
 pub fn literal(t: T, random: &mut Random) -> (String, u64) {
     match t {
         T::F64 => {
-            let high = t.sample(random) >> 32;
+            // Too large for an inline constant.
+            let high = t.sample(random) >> 32 | 0x1000;
             (format!("{high:#x}"), high << 32)
         }
         T::B64 => {
@@ -311,7 +312,8 @@ fn is_fixed(t: T) -> bool {
 fn base<'a>(op: &'a Op, chip: Chip, encoding: Encoding, random: &mut Random) -> Form<'a> {
     let mut form = Form::new(op, chip, encoding);
     for index in (0..op.src.len()).filter(|index| is_fixed(op.src[*index])) {
-        let value = op.src[index].sample(random) | 0x80;
+        // LLVM 22 prints what has an inline constant's number as that constant.
+        let value = op.src[index].sample(random) | 0x400;
         form.src[index].place = Place::Constant(format!("{value:#x}"), value);
     }
     if encoding == Encoding::E64 || encoding == Encoding::E64Dpp {
@@ -346,7 +348,8 @@ fn plain_forms<'a>(
         form.src[index].place = Place::Scalar(30);
         list.push(form);
         // What constants are in pairs of words is no document's subject.
-        if matches!(op.src[index], T::PkF32 | T::PkB32) {
+        let packed = op.src[index].is_packed();
+        if matches!(op.src[index], T::PkF32 | T::PkB32) || packed && op.flags & NO_CONSTANT != 0 {
             continue;
         }
         let all = constants(op.src[index]);
@@ -388,15 +391,18 @@ fn modified_forms<'a>(
         list.push(form);
     }
     let mut form = base(op, chip, encoding, random);
-    if op.dst.format().is_some() || op.flags & OWN_CLAMP != 0 {
+    if op.flags & NO_CLAMP == 0 && (op.dst.format().is_some() || op.flags & OWN_CLAMP != 0) {
         form.clamp = true;
         form.waves = 4;
         list.push(form.clone());
     }
+    let clamps = form.clamp;
     for omod in [1, 2, -1] {
-        form.clamp = random.once_in(3);
-        form.omod = omod;
-        list.push(form.clone());
+        if op.dst.format().is_some() && !packed {
+            form.clamp = random.once_in(3);
+            form.omod = omod;
+            list.push(form.clone());
+        }
     }
     for _ in 0..if has_halves(op) { 3 } else { 0 } {
         // By name, and by op_sel.
@@ -418,13 +424,14 @@ fn modified_forms<'a>(
             neg_lo: bits(float || op.flags & (MIX | SIGNS) != 0),
             neg_hi: bits(float || op.flags & MIX != 0),
         });
-        form.clamp = random.once_in(3);
+        form.clamp = clamps && random.once_in(3);
         list.push(form);
     }
 }
 
 /// Data of other lanes: every control for two instructions, some for each.
 fn other_lane_forms<'a>(list: &mut Vec<Form<'a>>, op: &'a Op, chip: Chip, random: &mut Random) {
+    let packed = op.src.iter().any(|t| t.is_packed());
     let all = all_controls();
     let controls = match op.name {
         "v_mov_b32" | "v_add_f32" => all,
@@ -437,7 +444,7 @@ fn other_lane_forms<'a>(list: &mut Vec<Form<'a>>, op: &'a Op, chip: Chip, random
                 form.dst = SRC[0];
             }
             for (source, t) in form.src.iter_mut().zip(op.src) {
-                let modified = t.format().is_some() && !t.is_packed();
+                let modified = t.format().is_some() && !packed;
                 source.neg = modified && random.once_in(3);
                 source.abs = modified && random.once_in(3);
                 source.high = form.true16 && t.is_half() && random.once_in(2);

@@ -54,6 +54,10 @@ pub const ANY_ZERO: u32 = 512;
 pub const MIX: u32 = 1024;
 /// Sign bits are chosen by neg_lo (dot products of iu8).
 pub const SIGNS: u32 = 2048;
+/// What clamp does is not documented for every chip.
+pub const NO_CLAMP: u32 = 128;
+/// What an inline constant is as a pair is not documented.
+pub const NO_CONSTANT: u32 = 16384;
 /// Only on CDNA has the instruction these operands.
 pub const CDNA: u32 = 4096;
 /// Only on RDNA has the instruction these operands.
