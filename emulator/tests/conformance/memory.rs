@@ -12,6 +12,8 @@ pub const GLOBAL: usize = 32 << 10;
 pub const LDS: usize = 64 << 10;
 /// Bytes of private memory of a lane.
 pub const PRIVATE: usize = 2 << 10;
+/// Where in private memory the accesses begin: room for negative parts of an address.
+const PRIVATE_LOW: usize = 640;
 
 /// Memory as it should be, beside the emulator's.
 pub struct Memories {
@@ -480,7 +482,7 @@ fn place_lanes(bench: &mut Bench, m: &Memories, form: &Form, random: &mut Random
     let (low, high) = match form.space {
         Space::Global => (12 << 10, 20 << 10),
         Space::Lds => (5 << 10, (60 << 10) - reach(form)),
-        Space::Scratch => (640, 1400),
+        Space::Scratch => (PRIVATE_LOW, 1400),
     };
     let fixed = match form.mode {
         Mode::Offset => Some(form.offset as usize),
@@ -488,14 +490,18 @@ fn place_lanes(bench: &mut Bench, m: &Memories, form: &Form, random: &mut Random
         _ => None,
     };
     let slots = (high - low) / 64;
-    // Lanes that write must not meet: each has a slot of its own, of scratch all have.
+    // Lanes that write must not meet, because nothing says which of them is last: each has a slot of
+    // its own, of scratch all have.
     let private = form.space == Space::Scratch;
     let shift = random.below(64);
     let row = random.once_in(4);
+    let pairs = writes && matches!(form.action, Action::Two { .. });
+    let stride = if pairs { reach(form) } else { single };
+    let row = row && stride < slots;
     let targets: Vec<usize> = (0..64)
         .map(|lane| match fixed {
             Some(at) => at,
-            None if row && single < slots => low + lane * single,
+            None if row => low + lane * stride,
             None if writes && !private => {
                 let slot = (lane + shift) * 37 % 64;
                 let room = (slots.saturating_sub(single)).max(1);
@@ -508,8 +514,30 @@ fn place_lanes(bench: &mut Bench, m: &Memories, form: &Form, random: &mut Random
             }
         })
         .collect();
+    let targets =
+        if pairs && !row { place_pairs(form, (low, high), align, random) } else { targets };
     set_addresses(bench, m, form, &targets, random);
     targets
+}
+
+/// Chooses where lanes write two places each, so that none of them meet.
+fn place_pairs(
+    form: &Form,
+    (low, high): (usize, usize),
+    align: usize,
+    random: &mut Random,
+) -> Vec<usize> {
+    let Action::Two { bytes, step, .. } = form.action else { unreachable!("one place") };
+    let mut taken = vec![false; LDS];
+    let mut next = || loop {
+        let target = (low + random.below(high - low)) / align * align;
+        let places = [form.offset, form.offset2].map(|n| target + n as usize * step);
+        if places.iter().all(|place| !taken[*place..place + bytes].contains(&true)) {
+            places.iter().for_each(|place| taken[*place..place + bytes].fill(true));
+            return target;
+        }
+    };
+    (0..64).map(|_| next()).collect()
 }
 
 fn set_addresses(
@@ -633,10 +661,7 @@ fn run(
     form: &mut Form,
     random: &mut Random,
 ) -> Result<(), String> {
-    let apertures = form.flat && !matches!(form.action, Action::Atomic { .. });
-    let spaces =
-        if apertures { vec![Space::Global, Space::Lds, Space::Scratch] } else { vec![form.space] };
-    for space in spaces {
+    for space in spaces(form) {
         form.space = space;
         for wave in 0..4 {
             let exec = [u64::MAX, random.bits(), random.bits() & random.bits(), 0][wave];
@@ -707,21 +732,22 @@ fn prepare_atomic(
     }
 }
 
-/// Private memory begins at zero, and a flat address is within its aperture without the offset.
-fn has_room(form: &Form) -> bool {
-    let room = match form.space {
-        Space::Global => i64::MAX,
-        Space::Lds => 5 << 10,
-        Space::Scratch => 640,
-    };
-    (form.mode != Mode::Offset || form.offset >= 0) && (!form.flat || form.offset <= room)
+/// The spaces that a form is tried in: a flat one in every space that has it. The immediate does not
+/// choose the space of a flat address, so the register alone must lie within the aperture.
+fn spaces(form: &Form) -> Vec<Space> {
+    let atomic = matches!(form.action, Action::Atomic { .. });
+    match form.flat {
+        false => vec![form.space],
+        true if atomic || form.offset > PRIVATE_LOW as i64 => vec![Space::Global, Space::Lds],
+        true => vec![Space::Global, Space::Lds, Space::Scratch],
+    }
 }
 
 fn check(make: fn(Chip) -> Vec<Form>, at_least: usize) {
     let report = Report::default();
     for chip in Chip::ALL {
         let mut forms = make(chip);
-        forms.retain(|form| wanted(&form.name) && has_room(form));
+        forms.retain(|form| wanted(&form.name));
         let lanes = if chip.is_cdna() { 64 } else { 32 };
         let lines: Vec<String> = forms.iter().map(|form| form.text.clone()).collect();
         let mut bench = Bench::new(chip, lanes, &lines);
