@@ -508,6 +508,103 @@ fn by_lane_cases() -> Vec<Case> {
     list
 }
 
+/// Global memory addressed by a scalar base and the lane's number.
+fn global_by_lane_cases() -> Vec<Case> {
+    const BASE: usize = 8;
+    let mut list = Vec::new();
+    for (load, store) in [
+        ("global_load_addtid_b32", "global_store_addtid_b32"),
+        ("global_load_dword_addtid", "global_store_dword_addtid"),
+    ] {
+        for offset in [0_i64, 1028, -512] {
+            let suffix = if offset == 0 { String::new() } else { format!(" offset:{offset}") };
+            let place = move |bench: &Bench, m: &Memories, lane: usize| {
+                let base = bench.state.pair(BASE).wrapping_add(offset as u64);
+                (base - m.base) as usize + 4 * lane
+            };
+            let case = |name: &str, apply: Box<dyn Fn(&mut Bench, &mut Memories)>| Case {
+                name: name.to_string(),
+                text: format!("{name} v{DATA}, s[{BASE}:{}]{suffix}", BASE + 1),
+                all_lanes: false,
+                prepare: Box::new(|bench, m, random| {
+                    bench.state.set_pair(BASE, m.base + 1024 + 4 * random.below(1000) as u64);
+                }),
+                apply,
+            };
+            list.push(case(
+                load,
+                Box::new(move |bench, m| {
+                    for lane in (0..bench.state.lanes)
+                        .filter(|lane| bench.state.on(*lane))
+                        .collect::<Vec<_>>()
+                    {
+                        let value = m.read(Space::Global, 0, place(bench, m, lane), 4);
+                        bench.state.v[DATA][lane] = value as u32;
+                    }
+                }),
+            ));
+            list.push(case(
+                store,
+                Box::new(move |bench, m| {
+                    for lane in (0..bench.state.lanes).filter(|lane| bench.state.on(*lane)) {
+                        let at = place(bench, m, lane);
+                        m.write(Space::Global, 0, at, 4, bench.state.v[DATA][lane].into());
+                    }
+                }),
+            ));
+        }
+    }
+    list
+}
+
+/// Loads from private memory straight into LDS.
+fn private_direct_cases() -> Vec<Case> {
+    const SCALAR: usize = 8;
+    let sizes = [
+        ("dword", 4, false),
+        ("ubyte", 1, false),
+        ("sbyte", 1, true),
+        ("ushort", 2, false),
+        ("sshort", 2, true),
+    ];
+    let mut list = Vec::new();
+    for (size, bytes, signed) in sizes {
+        for (vector, scalar, offset) in
+            [(true, false, 0_usize), (true, false, 64), (false, true, 64), (true, true, 20)]
+        {
+            let name = format!("scratch_load_lds_{size}");
+            let address = if vector { format!("v{VECTOR}") } else { "off".to_string() };
+            let base = if scalar { format!("s{SCALAR}") } else { "off".to_string() };
+            let suffix = if offset > 0 { format!(" offset:{offset}") } else { String::new() };
+            list.push(Case {
+                text: format!("{name} {address}, {base}{suffix}"),
+                name,
+                all_lanes: false,
+                prepare: Box::new(|bench, _, random| {
+                    bench.state.s[M0] = 1024 + 4 * random.below(256) as u32;
+                    bench.state.s[SCALAR] = 4 * random.below(128) as u32;
+                    for lane in 0..64 {
+                        bench.state.v[VECTOR][lane] = 4 * random.below(256) as u32;
+                    }
+                }),
+                apply: Box::new(move |bench, m| {
+                    for lane in (0..bench.state.lanes).filter(|lane| bench.state.on(*lane)) {
+                        let register = if vector { bench.state.v[VECTOR][lane] } else { 0 };
+                        let base = if scalar { bench.state.s[SCALAR] } else { 0 };
+                        let from = (register + base) as usize + offset;
+                        let raw = m.read(Space::Scratch, lane, from, bytes);
+                        let value = extended(raw as u32, bytes, signed);
+                        // The immediate counts on both sides.
+                        let to = bench.state.s[M0] as usize + offset + 4 * lane;
+                        m.write(Space::Lds, 0, to, 4, value.into());
+                    }
+                }),
+            });
+        }
+    }
+    list
+}
+
 fn run(
     bench: &mut Bench,
     m: &mut Memories,
@@ -545,6 +642,8 @@ fn cases(chip: Chip) -> Vec<Case> {
     list.extend(direct_cases(chip));
     list.extend(transposing_cases());
     list.extend(by_lane_cases());
+    list.extend(global_by_lane_cases());
+    list.extend(private_direct_cases());
     list
 }
 

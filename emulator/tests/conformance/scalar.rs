@@ -687,7 +687,7 @@ fn scalar_arithmetic() {
 }
 
 /// Instructions that a program cannot tell from nothing.
-const HINTS: [&str; 50] = [
+const HINTS: [&str; 58] = [
     "s_nop 0",
     "s_nop 7",
     "s_waitcnt vmcnt(0) lgkmcnt(0)",
@@ -716,6 +716,8 @@ const HINTS: [&str; 50] = [
     "s_icache_inv",
     "s_dcache_inv",
     "s_dcache_wb",
+    "s_dcache_inv_vol",
+    "s_dcache_wb_vol",
     "s_gl1_inv",
     "s_ttracedata_imm 0x1",
     "s_incperflevel 1",
@@ -725,10 +727,16 @@ const HINTS: [&str; 50] = [
     "s_prefetch_data_pc_rel 0x10, s4, 0",
     "s_prefetch_inst s[2:3], 0x0, s4, 0",
     "s_prefetch_inst_pc_rel 0x10, s4, 0",
+    "s_buffer_prefetch_data s[8:11], 0x0, s4, 0",
+    "s_wait_event 0x1",
+    "s_wakeup",
+    "s_sendmsg sendmsg(MSG_INTERRUPT)",
     "s_version UC_VERSION_W64_BIT",
     "v_nop",
     "v_nop_e32",
     "buffer_wbl2 sc1",
+    "buffer_wbl2",
+    "buffer_invl2",
     "buffer_inv sc1",
     "buffer_wbinvl1",
     "buffer_wbinvl1_vol",
