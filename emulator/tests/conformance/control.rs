@@ -157,33 +157,92 @@ fn report_differs(bench: &Bench) -> bool {
     bench.difference(0..0).is_some()
 }
 
+/// What ends a wave, or makes it wait for others.
+const WAITS: [&str; 8] = [
+    "s_endpgm",
+    "s_barrier",
+    "s_barrier_signal -1",
+    "s_barrier_signal_isfirst -1",
+    "s_get_barrier_state s10, -1",
+    "s_barrier_wait -1",
+    "s_sleep 2",
+    "s_sleep_var s4",
+];
+
 #[test]
 fn waves_end_wait_and_yield() {
-    let lines = ["s_endpgm", "s_barrier", "s_barrier_signal -1", "s_barrier_wait -1", "s_sleep 2"]
-        .map(str::to_string);
+    let lines = WAITS.map(str::to_string);
     each_chip(&lines, |chip, bench, report| {
         for (line, text) in lines.iter().enumerate() {
             let name = text.split(' ').next().unwrap_or_default();
             if !bench.has(line) || !wanted(name) {
                 continue;
             }
-            // Two waves, so that one alone completes no barrier.
-            bench.group.live_waves = 2;
-            bench.group.signaled = 0;
+            // Three waves, so that two alone complete no barrier.
+            for before in [0, 1] {
+                bench.group.live_waves = 3;
+                bench.group.signaled = before;
+                bench.wave.state = WaveState::Running;
+                bench.state.scc = before == 1;
+                bench.sync_scalars();
+                match name {
+                    "s_barrier_signal_isfirst" => bench.state.scc = before == 0,
+                    "s_get_barrier_state" => bench.state.s[10] = before << 16 | 3 << 4 | 1,
+                    _ => {}
+                }
+                let outcome = bench.execute(line).err().or_else(|| bench.difference(0..NAMED));
+                let (state, signaled) = (bench.wave.state, bench.group.signaled - before);
+                let good = match name {
+                    "s_endpgm" => state == WaveState::Ended,
+                    "s_barrier" => state == WaveState::Barrier && signaled == 1,
+                    "s_barrier_signal" | "s_barrier_signal_isfirst" => {
+                        state == WaveState::Running && signaled == 1
+                    }
+                    "s_get_barrier_state" => state == WaveState::Running && signaled == 0,
+                    "s_sleep" | "s_sleep_var" => {
+                        matches!(state, WaveState::Running | WaveState::Yielded)
+                    }
+                    _ => matches!(state, WaveState::Running | WaveState::Barrier),
+                };
+                let wrong = outcome.or_else(|| (!good).then(|| format!("the wave is {state:?}")));
+                expect(report, chip, name, wrong);
+            }
             bench.wave.state = WaveState::Running;
-            bench.sync_scalars();
-            let outcome = bench.execute(line).err().or_else(|| bench.difference(0..NAMED));
-            let state = bench.wave.state;
-            let good = match name {
-                "s_endpgm" => state == WaveState::Ended,
-                "s_barrier" => state == WaveState::Barrier && bench.group.signaled == 1,
-                "s_barrier_signal" => state == WaveState::Running && bench.group.signaled == 1,
-                "s_sleep" => matches!(state, WaveState::Running | WaveState::Yielded),
-                _ => matches!(state, WaveState::Running | WaveState::Barrier),
-            };
-            let wrong = outcome.or_else(|| (!good).then(|| format!("the wave is {state:?}")));
-            expect(report, chip, name, wrong);
-            bench.wave.state = WaveState::Running;
+        }
+    });
+}
+
+/// Clocks and answers of the system, and how many registers they fill.
+const ANSWERS: [(&str, usize); 4] = [
+    ("s_memtime s[10:11]", 2),
+    ("s_memrealtime s[10:11]", 2),
+    ("s_sendmsg_rtn_b64 s[10:11], sendmsg(MSG_RTN_GET_REALTIME)", 2),
+    ("s_sendmsg_rtn_b32 s10, sendmsg(MSG_RTN_GET_DOORBELL)", 1),
+];
+
+/// No document says what they give, but that time goes on, and that they write nothing else.
+#[test]
+fn clocks_go_on() {
+    let lines = ANSWERS.map(|(line, _)| line.to_string());
+    each_chip(&lines, |chip, bench, report| {
+        for (line, (text, count)) in ANSWERS.into_iter().enumerate() {
+            let name = text.split(' ').next().unwrap_or_default();
+            if !bench.has(line) || !wanted(name) {
+                continue;
+            }
+            let mut last = 0;
+            for _ in 0..3 {
+                bench.sync_scalars();
+                let outcome = bench.step(line).err();
+                bench.state.s[10..10 + count].copy_from_slice(&bench.wave.sgpr[10..10 + count]);
+                let (now, clock) = (bench.state.pair(10), count == 2);
+                let back = clock && now < last.max(1);
+                let wrong = outcome
+                    .or_else(|| bench.difference(0..NAMED))
+                    .or_else(|| back.then(|| format!("{now} after {last}")));
+                expect(report, chip, name, wrong);
+                last = now;
+            }
         }
     });
 }
@@ -201,11 +260,7 @@ pub fn lines() -> Vec<String> {
         "s_setreg_imm32_b32 hwreg(HW_REG_MODE, 0, 8), 0x5a",
         "s_round_mode 0x5",
         "s_denorm_mode 0x6",
-        "s_endpgm",
-        "s_barrier",
-        "s_barrier_signal -1",
-        "s_barrier_wait -1",
-        "s_sleep 2",
     ];
-    jumps.chain(more.map(str::to_string)).collect()
+    let answers = ANSWERS.map(|(line, _)| line.to_string());
+    jumps.chain(more.into_iter().chain(WAITS).map(str::to_string)).chain(answers).collect()
 }

@@ -293,8 +293,8 @@ fn moves(chip: Chip) -> Vec<Snippet> {
             })
             .with(small),
         );
-        list.extend(scalar_moves(index, small));
     }
+    list.extend(scalar_moves(index, small));
     list
 }
 
