@@ -20,6 +20,7 @@ mod exact;
 mod lanes;
 mod machine;
 mod matrix;
+mod measured;
 mod memory;
 mod scalar;
 mod snippet;

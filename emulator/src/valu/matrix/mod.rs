@@ -63,8 +63,10 @@
 //! * gfx11 wants A and B twice (four times in 64-lane waves). Each 16 lanes use their own copy.
 //! * f8f6f4: lane l's scale is for row (or column) l mod M and the 32 values of k from 32·⌊l/M⌋ on,
 //!   also with 8-bit elements, of which a lane holds two runs of 16 from different such blocks.
-//! * `cbsz` that makes groups of some but not all blocks is a fault: AMD's documents define it in
-//!   two ways that differ there. `cbsz`, `abid` and `blgp` fault on forms that do not have them.
+//! * `cbsz` makes groups of 2^`cbsz` neighbouring blocks, and each group uses its own block `abid`:
+//!   so say the tables of the encoding and AMD's matrix instruction calculator. The text of CDNA 3's
+//!   chapter 7.1.5.1 repeats 64 / 2^`cbsz` lanes instead, which is the same where one group has all
+//!   blocks. `cbsz`, `abid` and `blgp` fault on forms that do not have them.
 
 mod exact;
 mod form;
@@ -321,8 +323,7 @@ impl Modifiers {
             self.index_set = if cbsz == 0 { abid as usize } else { 0 };
         } else {
             let blocks = 1_usize.checked_shl(cbsz as u32)?;
-            // AMD's documents contradict each other about groups that are a part of the blocks.
-            if blocks != 1 && blocks != form.blocks || abid as usize >= blocks {
+            if blocks > form.blocks || abid as usize >= blocks {
                 return None;
             }
             self.broadcast = [blocks, abid as usize];

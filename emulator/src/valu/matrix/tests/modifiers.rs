@@ -8,7 +8,7 @@ fn expected(problem: &Problem, form: &Form) -> Vec<f64> {
 }
 
 #[test]
-fn cbsz_and_abid_give_all_blocks_one_of_a() {
+fn cbsz_and_abid_give_groups_of_blocks_one_of_a() {
     let mut random = Random(3);
     for (mnemonic, chip) in [
         ("v_mfma_f32_32x32x4_2b_bf16", Chip::Gfx942),
@@ -17,15 +17,16 @@ fn cbsz_and_abid_give_all_blocks_one_of_a() {
     ] {
         let form = form_of(mnemonic, chip);
         let bits = [encoding::width(form.a, 0); 2];
-        let cbsz = form.blocks.ilog2();
-        for abid in 0..form.blocks {
+        let all = (0..=form.blocks.ilog2()).flat_map(|cbsz| (0..1 << cbsz).map(move |a| (cbsz, a)));
+        for (cbsz, abid) in all {
             let mut problem = Problem::random(form, &mut random);
             let mut wave = noisy_wave(64, &mut random);
             problem.write(form, chip, [0; 2], 0, false, &mut wave);
             run(chip, &text(form, 64, bits, &format!("cbsz:{cbsz} abid:{abid}")), &mut wave);
             let size = form.m * form.k;
-            let source = problem.a[abid * size..][..size].to_vec();
-            problem.a = source.repeat(form.blocks);
+            let groups = problem.a.chunks(size << cbsz);
+            let one = |group: &[_]| group[abid * size..][..size].repeat(1 << cbsz);
+            problem.a = groups.flat_map(one).collect();
             let found = read_d(form, &wave, D, false);
             assert!(found == expected(&problem, form), "{mnemonic} {cbsz} {abid}");
         }
@@ -333,7 +334,7 @@ fn what_a_form_does_not_have_is_a_fault() {
         (Chip::Gfx942, "v_mfma_f32_32x32x8_f16 a[0:15], v[0:1], v[2:3], a[0:15] cbsz:1"),
         (Chip::Gfx942, "v_mfma_f32_32x32x8_f16 a[0:15], v[0:1], v[2:3], a[0:15] blgp:1"),
         (Chip::Gfx942, "v_mfma_f32_32x32x4_2b_f16 a[0:31], v[0:1], v[2:3], a[0:31] cbsz:2"),
-        (Chip::Gfx942, "v_mfma_f32_16x16x4_4b_f16 a[0:15], v[0:1], v[2:3], a[0:15] cbsz:1"),
+        (Chip::Gfx942, "v_mfma_f32_16x16x4_4b_f16 a[0:15], v[0:1], v[2:3], a[0:15] cbsz:1 abid:2"),
         (Chip::Gfx942, "v_mfma_f32_32x32x4_2b_f16 a[0:31], v[0:1], v[2:3], a[0:31] abid:1"),
         (Chip::Gfx942, "v_mfma_f32_32x32x8_f16 a[0:15], v[0:3], v[2:3], a[0:15]"),
         (Chip::Gfx942, "v_mfma_f32_32x32x8_f16 a[0:15], v[0:1], v[2:3], s[0:15]"),
