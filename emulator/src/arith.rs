@@ -200,8 +200,8 @@ pub fn pack(format: Format, env: Env, number: Finite) -> u64 {
     let kept = round_shift(significand, shift, negative, env.round);
     // The significand's top bit counts as one in the exponent's field.
     let above = (leading - format.smallest()) as u64;
-    let magnitude = match above {
-        0..0x10000 => (above << format.mantissa) + kept,
+    let magnitude = match above >> format.exponent {
+        0 => (above << format.mantissa) + kept,
         _ => format.infinity(),
     };
     if magnitude >= format.infinity() {

@@ -273,6 +273,7 @@ pub fn parse(text: &str) -> Instruction {
         return instruction;
     }
     let (head, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let rest = &close_bars(rest);
     let (mnemonic, encoding) = split_suffix(head);
     let mut instruction = Instruction {
         text: clean(text),
@@ -307,6 +308,11 @@ pub fn parse(text: &str) -> Instruction {
 
 fn clean(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// LLVM 22 prints `v_cndmask_b32_dpp` with the closing bar of its last source behind the mask.
+fn close_bars(text: &str) -> String {
+    text.replace(", vcc_lo|", "|, vcc_lo").replace(", vcc|", "|, vcc")
 }
 
 fn split_suffix(head: &str) -> (&str, Encoding) {

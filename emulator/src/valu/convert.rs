@@ -109,7 +109,8 @@ fn packed(name: &str) -> Option<Op> {
         "rtz_f16_f32" => map2(|a: f32, b: f32| {
             let cut = |x| f32_to_f16_round(x, Round::TowardZero);
             pack(cut(a), cut(b))
-        }),
+        })
+        .giving_halves(),
         "norm_i16_f32" => mode2(|m: Mode, a: f32, b: f32| {
             pack(to_snorm(rounds(m).0, a), to_snorm(rounds(m).0, b))
         }),
@@ -138,7 +139,8 @@ fn packed(name: &str) -> Option<Op> {
                 if overflows { half - 1 } else { half }
             };
             pack(convert(a), convert(b))
-        }),
+        })
+        .giving_halves(),
         "bf16_f32" => map2(|a: f32, b: f32| pack(f32_to_bf16(a), f32_to_bf16(b))),
         _ => return None,
     })

@@ -185,7 +185,9 @@ fn whole(context: &Context<'_>, name: &str) -> Result<Exec, Fault> {
         let neg = modifiers.neg(index);
         let [low, high] = modifiers.halves(index);
         let is_sign = is_iu && index < 2 && !neg[1];
-        let chooses = (low, high) != (false, true);
+        // What the high result would read means nothing for an operand of 32 bits: AMD wants zero
+        // there, LLVM writes one.
+        let chooses = if index < 2 { (low, high) != (false, true) } else { low };
         if (neg != [false; 2] && !is_sign) || (chooses && index == 2) {
             return Err(context.unknown());
         }
@@ -220,7 +222,8 @@ fn finish(
     let Core::Map(map) = core else { return Err(context.unknown()) };
     let destination = packed::destination(context, 1)?;
     let dpp = packed::lanes(context)?;
-    Ok(Packed { map, inputs, destination, finish, clamp, dpp }.into_exec())
+    let chip = context.chip;
+    Ok(Packed { map, inputs, destination, finish, clamp, chip, dpp }.into_exec())
 }
 
 /// A single as third operand: neg_lo negates it.
@@ -234,13 +237,9 @@ fn single(context: &Context<'_>, modifiers: &Modifiers, with_abs: bool) -> Resul
     Ok(Input::new(source, Read::Single).with_sign(abs, neg))
 }
 
-/// Whether the result is clamped. RDNA 4 ignores that; what RDNA 3 does is documented nowhere.
-fn clamps(context: &Context<'_>, modifiers: &Modifiers) -> Result<bool, Fault> {
-    match (modifiers.clamp, context.chip) {
-        (false, _) | (_, Chip::Gfx1201) => Ok(false),
-        (true, chip) if chip.is_cdna() => Ok(true),
-        _ => Err(context.unknown()),
-    }
+/// Whether the result is clamped: RDNA ignores that in dot products of floating-point numbers.
+fn clamps(context: &Context<'_>, modifiers: &Modifiers) -> bool {
+    modifiers.clamp && context.chip.is_cdna()
 }
 
 /// A dot product of halves or bfloat16 with a single.
@@ -264,7 +263,7 @@ fn halves(context: &Context<'_>, op: Op, brain: bool) -> Result<Exec, Fault> {
         inputs.push(Input::new(source, read).select(select, modifiers.neg(index)));
     }
     inputs.push(single(context, &modifiers, false)?);
-    let clamp = clamps(context, &modifiers)?;
+    let clamp = clamps(context, &modifiers);
     let flushes = brain || context.chip.is_cdna();
     let kind = if flushes { Finish::Flushed } else { Finish::Single };
     finish(context, op.core, inputs, kind, clamp)

@@ -196,7 +196,8 @@ fn integral_group(name: &str) -> Option<Op> {
         ("fract", "f16") => real1(
             |a: F16| {
                 let x = f16_to_f32(a.0);
-                F16(f32_to_f16(x - x.floor()).min(0x3bff))
+                let fraction = f32_to_f16(x - x.floor());
+                F16(if fraction == 0x3c00 { 0x3bff } else { fraction })
             },
             |m, a: F16| {
                 let whole = F16(f32_to_f16(f16_to_f32(a.0).floor()));

@@ -28,6 +28,8 @@ pub enum Kind {
     F16,
     /// bfloat16.
     Bf16,
+    /// Two halves in a register.
+    Halves,
     /// IEEE single.
     F32,
     /// IEEE double.
@@ -53,7 +55,7 @@ impl Kind {
 
     /// Whether it is a floating-point number.
     pub const fn is_float(self) -> bool {
-        matches!(self, Kind::F16 | Kind::Bf16 | Kind::F32 | Kind::F64)
+        matches!(self, Kind::F16 | Kind::Bf16 | Kind::Halves | Kind::F32 | Kind::F64)
     }
 
     /// The sign bit in the last register.
@@ -71,10 +73,10 @@ impl Kind {
         match self {
             Kind::F64 | Kind::B64 if inverse_two_pi => 0x3fc4_5f30_6dc9_c882,
             Kind::F64 | Kind::B64 => value.to_bits(),
-            Kind::F16 | Kind::B16 if inverse_two_pi => 0x3118,
+            Kind::F16 | Kind::B16 | Kind::Halves if inverse_two_pi => 0x3118,
             Kind::Bf16 if inverse_two_pi => 0x3e22,
             // The other constants (0.5, 1, 2, 4 and their negatives) are exact in every format.
-            Kind::F16 | Kind::B16 => u64::from(half_bits(value as f32)),
+            Kind::F16 | Kind::B16 | Kind::Halves => u64::from(half_bits(value as f32)),
             Kind::Bf16 => u64::from((value as f32).to_bits() >> 16),
             Kind::F32 | Kind::B32 | Kind::Rows(_) if inverse_two_pi => 0x3e22_f983,
             Kind::F32 | Kind::B32 | Kind::Rows(_) => u64::from((value as f32).to_bits()),
@@ -315,6 +317,11 @@ impl Op {
     /// Writes a mask, the second operand of the text.
     pub fn writes_mask(self) -> Op {
         Op { mask_out: true, ..self }
+    }
+
+    /// The result is two halves, which `clamp` takes one by one.
+    pub fn giving_halves(self) -> Op {
+        Op { result: Kind::Halves, ..self }
     }
 
     /// MODE's treatment of denormals does not apply.

@@ -242,7 +242,8 @@ impl Builder<'_> {
             _ => return Err(self.unknown()),
         };
         let clamp = self.asm.has("clamp") && kind.is_float();
-        if scale != Scale::One && !matches!(kind, Kind::F16 | Kind::F32 | Kind::F64) {
+        let scaled = matches!(kind, Kind::F16 | Kind::F32 | Kind::F64 | Kind::Halves);
+        if scale != Scale::One && !scaled {
             return Err(self.unknown());
         }
         let place = self.place(operand)?;

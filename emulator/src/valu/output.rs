@@ -4,6 +4,7 @@
 use super::op::{Kind, Mode, blend};
 use super::operand::flush_rows;
 use crate::Chip;
+use crate::number::flush_f32;
 use crate::wave::{Row, Wave};
 
 /// The part of the destination that a result goes to, and what becomes of the rest.
@@ -85,6 +86,14 @@ impl Output {
         !self.clamp && self.scale == Scale::One && self.place.is_none()
     }
 
+    /// Whether the scale counts in MODE, also for an operation that keeps denormals in every mode.
+    /// It gives no results of IEEE's, so it works only where MODE asks for none and flushes
+    /// denormals; on RDNA 4 it always works. Packed halves have none.
+    fn scales_in(&self, mode: Mode) -> bool {
+        let obeyed = self.chip == Chip::Gfx1201 || !mode.keeps_outputs(self.kind) && !mode.ieee();
+        self.scale != Scale::One && self.kind != Kind::Halves && obeyed
+    }
+
     /// Whether it can do so in a mode.
     #[inline(always)]
     pub fn is_direct_in(&self, mode: Mode) -> bool {
@@ -100,12 +109,12 @@ impl Output {
         if !keeps {
             flush_rows(result, self.kind);
         }
-        // MODE says whether results are IEEE's; a scale is not, so it only works where they need
-        // not be.
-        if self.scale != Scale::One && !keeps && !mode.ieee() {
-            scale_rows(result, self.kind, self.scale);
+        if self.scales_in(Mode(wave.mode)) {
+            let result = &mut wave.rows[from..from + rows];
             flush_rows(result, self.kind);
+            scale_rows(result, self.kind, self.scale);
         }
+        let result = &mut wave.rows[from..from + rows];
         if self.clamp {
             let zero_nan = mode.dx10_clamp() || self.chip == Chip::Gfx1201;
             clamp_rows(result, self.kind, zero_nan);
@@ -151,17 +160,21 @@ fn scale_rows(rows: &mut [Row], kind: Kind, scale: Scale) {
         Scale::Quadruple => 4.0,
         Scale::Half => 0.5,
     };
-    // A negative zero becomes a positive one.
+    // Denormals become zeros, and negative zeros positive ones.
     match kind {
-        Kind::F32 => map_bits(rows, |bits| (f32::from_bits(bits) * factor as f32 + 0.0).to_bits()),
-        Kind::F64 => map_f64(rows, |value| value * factor + 0.0),
+        Kind::F32 => {
+            map_bits(rows, |bits| (flush_f32(f32::from_bits(bits) * factor as f32) + 0.0).to_bits())
+        }
+        Kind::F64 => map_f64(rows, |value| {
+            let scaled = value * factor;
+            if scaled.abs() < f64::MIN_POSITIVE { 0.0 } else { scaled }
+        }),
         Kind::F16 => map_bits(rows, |bits| u32::from(scale_half(bits as u16, scale))),
         _ => {}
     }
 }
 
-/// Scales half-precision bits. Denormals were flushed before and will be flushed again, so only
-/// the exponent moves.
+/// Scales half-precision bits. Denormals were flushed before, so only the exponent moves.
 fn scale_half(bits: u16, scale: Scale) -> u16 {
     let exponent = i32::from(bits >> 10 & 31);
     let sign = bits & 0x8000;
@@ -187,6 +200,10 @@ fn clamp_rows(rows: &mut [Row], kind: Kind, zero_nan: bool) {
             map_bits(rows, |bits| clamp_bits(bits, 0x7f80_0000, 0x3f80_0000, 31, zero_nan))
         }
         Kind::F16 => map_bits(rows, |bits| clamp_bits(bits & 0xffff, 0x7c00, 0x3c00, 15, zero_nan)),
+        Kind::Halves => map_bits(rows, |bits| {
+            let clamped = |half| clamp_bits(half, 0x7c00, 0x3c00, 15, zero_nan);
+            clamped(bits & 0xffff) | clamped(bits >> 16) << 16
+        }),
         Kind::Bf16 => {
             map_bits(rows, |bits| clamp_bits(bits & 0xffff, 0x7f80, 0x3f80, 15, zero_nan))
         }

@@ -220,6 +220,8 @@ pub struct Packed {
     pub finish: Finish,
     /// Whether it is clamped to [0, 1].
     pub clamp: bool,
+    /// The chip, for what its MODE register lacks.
+    pub chip: Chip,
     /// Data of other lanes for the first source.
     pub dpp: Option<Dpp>,
 }
@@ -283,6 +285,7 @@ impl Packed {
     #[inline(always)]
     fn finish(&self, wave: &mut Wave, write: u64) {
         let mode = Mode(wave.mode);
+        let zero_nan = mode.dx10_clamp() || self.chip == Chip::Gfx1201;
         let mut row = wave.rows[RESULT];
         let old = &wave.rows[usize::from(self.destination)].0;
         let (keeps_halves, keeps_singles) =
@@ -292,14 +295,14 @@ impl Packed {
                 Finish::Integer => *bits,
                 Finish::Halves => {
                     let two = Two(*bits);
-                    let finish = |half| self.half(half, keeps_halves);
+                    let finish = |half| self.half(half, keeps_halves, zero_nan);
                     Two::new(finish(two.low()), finish(two.high())).0
                 }
-                Finish::Single => self.single(*bits, keeps_singles),
-                Finish::Flushed => self.single(*bits, false),
+                Finish::Single => self.single(*bits, keeps_singles, zero_nan),
+                Finish::Flushed => self.single(*bits, false, zero_nan),
                 Finish::ToLow | Finish::ToHigh => {
                     let half = round_to_half(mode, f32::from_bits(*bits));
-                    self.place(u32::from(self.half(half, keeps_halves)), *old)
+                    self.place(u32::from(self.half(half, keeps_halves, zero_nan)), *old)
                 }
                 Finish::Low | Finish::High => self.place(*bits & 0xffff, *old),
             };
@@ -317,28 +320,34 @@ impl Packed {
     }
 
     #[inline(always)]
-    fn half(&self, bits: u16, keeps_denormals: bool) -> u16 {
+    fn half(&self, bits: u16, keeps_denormals: bool, zero_nan: bool) -> u16 {
         let kept = if keeps_denormals { bits } else { flush_f16(bits) };
-        if !self.clamp {
-            kept
-        } else if is_nan_f16(kept) | (kept & 0x8000 != 0) {
-            0
-        } else {
-            kept.min(0x3c00)
-        }
+        if self.clamp { clamp_half(kept, zero_nan) } else { kept }
     }
 
     #[inline(always)]
-    fn single(&self, bits: u32, keeps_denormals: bool) -> u32 {
+    fn single(&self, bits: u32, keeps_denormals: bool, zero_nan: bool) -> u32 {
         let value = f32::from_bits(bits);
         let kept = if keeps_denormals { value } else { flush_f32(value) };
-        if !self.clamp {
+        if !self.clamp || (value.is_nan() && !zero_nan) {
             kept.to_bits()
         } else if kept > 0.0 {
             if kept < 1.0 { kept.to_bits() } else { 1.0_f32.to_bits() }
         } else {
             0
         }
+    }
+}
+
+/// A half clamped to [0, 1]; a NaN is zero if MODE's DX10_CLAMP says so.
+#[inline(always)]
+fn clamp_half(bits: u16, zero_nan: bool) -> u16 {
+    if is_nan_f16(bits) {
+        if zero_nan { 0 } else { bits }
+    } else if bits & 0x8000 != 0 {
+        0
+    } else {
+        bits.min(0x3c00)
     }
 }
 
@@ -593,7 +602,8 @@ fn words(context: &Context<'_>, op: Op, read: Read, accumulates: bool) -> Result
     let Core::Map(map) = core else { return Err(context.unknown()) };
     let clamp = modifiers.clamp && finish == Finish::Halves;
     let dpp = lanes(context)?;
-    Ok(Packed { map, inputs, destination: row, finish, clamp, dpp }.into_exec())
+    let chip = context.chip;
+    Ok(Packed { map, inputs, destination: row, finish, clamp, chip, dpp }.into_exec())
 }
 
 fn fma_single() -> Op {
@@ -636,8 +646,8 @@ fn mixed(context: &Context<'_>, finish: Finish) -> Result<Exec, Fault> {
     }
     let Core::Map(map) = fma_single().core else { return Err(context.unknown()) };
     let row = destination(context, 1)?;
-    let (clamp, dpp) = (modifiers.clamp, lanes(context)?);
-    Ok(Packed { map, inputs, destination: row, finish, clamp, dpp }.into_exec())
+    let (clamp, chip, dpp) = (modifiers.clamp, context.chip, lanes(context)?);
+    Ok(Packed { map, inputs, destination: row, finish, clamp, chip, dpp }.into_exec())
 }
 
 /// An operation on the low and on the high registers of pairs.
@@ -658,7 +668,8 @@ fn pairs(context: &Context<'_>, op: Op, count: usize) -> Result<Exec, Fault> {
         }
         let (finish, clamp) = (Finish::Single, modifiers.clamp);
         let destination = row + high as u16;
-        Ok(Packed { map, inputs, destination, finish, clamp, dpp: None })
+        let chip = context.chip;
+        Ok(Packed { map, inputs, destination, finish, clamp, chip, dpp: None })
     };
     let (low, high) = (half(0)?, half(1)?);
     let reads =

@@ -184,9 +184,9 @@ macro_rules! function {
 /// The operation of a mnemonic.
 pub fn find(mnemonic: &str) -> Option<Op> {
     Some(match mnemonic {
-        "v_exp_f32" => function!(f32, |x: f32| exp2_f32(x)),
+        "v_exp_f32" | "v_exp_legacy_f32" => function!(f32, |x: f32| exp2_f32(x)),
         "v_exp_f16" => function!(F16, |x: F16| exp2_f16(x)),
-        "v_log_f32" => function!(f32, |x: f32| log2_f32(x)),
+        "v_log_f32" | "v_log_legacy_f32" => function!(f32, |x: f32| log2_f32(x)),
         "v_log_f16" => function!(F16, |x: F16| log2_f16(x)),
         "v_sin_f32" => function!(f32, |x: f32| sin_f32(x)),
         "v_sin_f16" => function!(F16, |x: F16| F16(f32_to_f16(sin_f32(f16_to_f32(x.0))))),

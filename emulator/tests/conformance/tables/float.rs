@@ -383,7 +383,9 @@ fn trig_preop(l: &mut Lane, s: &[u64; 4]) -> u64 {
     };
     let mantissa = (0..53).fold(0, |all, i| all << 1 | u128::from(bit(shift + i)));
     let scale = -53 - shift as i32 + if exponent >= 1968 { 128 } else { 0 };
-    l.result(F64, Num::Val { negative: false, mantissa, exponent: scale })
+    // Rounding is toward zero in every mode.
+    let segment = Num::Val { negative: false, mantissa, exponent: scale };
+    l.flush_result(F64, F64.round(segment, Round::Zero))
 }
 
 /// The axis of a cube map's face: 0 x, 1 y, 2 z.
@@ -590,17 +592,17 @@ pub fn table() -> Vec<Op> {
         op("v_madak_f32", S, &[S, S, K32], 0, mad_f32),
         op("v_madmk_f32", S, &[S, K32, S], 0, mad_f32),
         op("v_mad_legacy_f32", S, &[S, S, S], 0, |l, s| {
-            if is_zero(l, s[0]) || is_zero(l, s[1]) {
+            if s[..2].iter().any(|bits| F32.value(flush_always(F32, *bits)).is_zero()) {
                 mad_f32(l, &[0, 0, s[2], 0])
             } else {
                 mad_f32(l, s)
             }
         }),
-        op("v_mad_f16", H, &[H, H, H], KEEP, |l, s| mad(l, F16, s[0], s[1], s[2])),
-        op("v_mad_legacy_f16", H, &[H, H, H], 0, |l, s| mad(l, F16, s[0], s[1], s[2])),
-        op("v_mac_f16", H, &[H, H], ACC | EITHER, |l, s| mad(l, F16, s[0], s[1], l.old)),
-        op("v_madak_f16", H, &[H, H, K16], EITHER, |l, s| mad(l, F16, s[0], s[1], s[2])),
-        op("v_madmk_f16", H, &[H, K16, H], EITHER, |l, s| mad(l, F16, s[0], s[1], s[2])),
+        op("v_mad_f16", H, &[H, H, H], KEEP, mad_f16),
+        op("v_mad_legacy_f16", H, &[H, H, H], 0, mad_f16),
+        op("v_mac_f16", H, &[H, H], ACC | EITHER, |l, s| mad_f16(l, &[s[0], s[1], l.old, 0])),
+        op("v_madak_f16", H, &[H, H, K16], EITHER, mad_f16),
+        op("v_madmk_f16", H, &[H, K16, H], EITHER, mad_f16),
         op("v_div_fmas_f32", S, &[S, S, S], VCC_IN, |l, s| div_fmas(l, F32, s, 64)),
         op("v_div_fmas_f64", D, &[D, D, D], VCC_IN, |l, s| div_fmas(l, F64, s, 128)),
         op("v_div_scale_f32", S, &[S, S, S], CARRY_OUT, |l, s| div_scale(l, F32, s, 96, 64, 23)),
@@ -660,6 +662,16 @@ fn mad_f32(l: &mut Lane, s: &[u64; 4]) -> u64 {
     let flushing = l.mode & !0x30;
     let mode = std::mem::replace(&mut l.mode, flushing);
     let result = mad(l, F32, s[0], s[1], s[2]);
+    l.mode = mode;
+    result
+}
+
+/// So do those of halves: the text says it of `v_mad_f16` and is silent about the others, LLVM
+/// forms none of them where MODE keeps denormals.
+fn mad_f16(l: &mut Lane, s: &[u64; 4]) -> u64 {
+    let flushing = l.mode & !0xc0;
+    let mode = std::mem::replace(&mut l.mode, flushing);
+    let result = mad(l, F16, s[0], s[1], s[2]);
     l.mode = mode;
     result
 }

@@ -1,10 +1,15 @@
 //! Executes a form beside its statement, and compares.
 
+use std::cmp::Ordering;
+
+use waveloom_emulator::Chip;
+
 use super::form::{Form, NEAR, PLAIN_WAVES, Packed, Place};
 use super::other_lanes::Ctrl;
 use super::{
     ACC, ANY_ZERO, CARRY_OUT, CMPX, EITHER, KEEP, Lane, MIX, OWN_CLAMP, Op, SIGNS, VCC_IN,
 };
+use crate::exact::{Format, Round, compare};
 use crate::machine::{Bench, EXEC, NAMED, Random, State, VCC};
 use crate::values::T;
 
@@ -280,14 +285,8 @@ fn output(lane: &mut Lane, form: &Form<'_>, result: u64) -> u64 {
     let mut out = 0;
     for element in 0..if t.is_packed() { 2 } else { 1 } {
         let mut bits = result >> (width * element) & mask;
-        let (_, denormals) = lane.denormals(format);
-        if form.omod != 0 && !denormals && !lane.ieee() {
-            // What an overflow becomes when it is halved is nowhere said.
-            lane.skip |= format.is_infinite(bits) || format.is_denormal(bits);
-            let scaled = format.value(bits).scale(form.omod);
-            bits = lane.flush_result(format, format.round(scaled, lane.round(format)));
-            // Nor whether the sign of what is flushed is lost.
-            lane.skip |= format.magnitude(bits) == 0;
+        if form.omod != 0 && scales(lane, t, format) && !format.is_nan(bits) {
+            bits = scaled(lane, format, bits, form.omod);
         }
         if form.clamp && form.op.flags & OWN_CLAMP == 0 {
             let one = (format.bias as u64) << format.fraction;
@@ -304,6 +303,27 @@ fn output(lane: &mut Lane, form: &Form<'_>, result: u64) -> u64 {
         out |= bits << (width * element);
     }
     out
+}
+
+/// Whether the output scale counts. It gives no results of IEEE's: it works only where MODE wants
+/// none and flushes denormals, but on RDNA 4 always. Packed halves ignore it.
+fn scales(lane: &Lane, t: T, format: Format) -> bool {
+    let (_, denormals) = lane.denormals(format);
+    !t.is_packed() && (lane.chip == Chip::Gfx1201 || !denormals && !lane.ieee())
+}
+
+/// A number times the output scale, denormals flushed, and zeros positive.
+fn scaled(lane: &mut Lane, format: Format, bits: u64, scale: i32) -> u64 {
+    // What an overflow becomes when it is halved is nowhere said, nor how another rounding than
+    // that to nearest overflows here.
+    lane.skip |= format.is_infinite(bits) || format.is_denormal(bits);
+    let exact = format.value(bits).scale(scale);
+    let rounded = format.round(exact, Round::Even);
+    lane.skip |= format.is_infinite(rounded) && lane.round(format) != Round::Even;
+    // Nor whether what rounding makes normal was a denormal.
+    let least = format.magnitude(rounded) == 1 << format.fraction;
+    lane.skip |= least && compare(format.value(rounded), exact) != Some(Ordering::Equal);
+    if format.is_denormal(rounded) || format.magnitude(rounded) == 0 { 0 } else { rounded }
 }
 
 /// The whole register that a 16-bit or partial result makes of the old one.

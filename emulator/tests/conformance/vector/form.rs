@@ -286,15 +286,17 @@ pub fn forms<'a>(op: &'a Op, chip: Chip, random: &mut Random) -> Vec<Form<'a>> {
     for encoding in [Encoding::Plain, Encoding::E64] {
         modified_forms(&mut list, op, chip, encoding, random);
     }
-    if has_halves(op) {
+    let mut form = base(op, chip, Encoding::E32, random);
+    if has_halves(op) && form.true16 {
         // Halves in the short encoding.
-        let mut form = base(op, chip, Encoding::E32, random);
         form.dst_high = op.dst.is_half();
         form.src.iter_mut().zip(op.src).for_each(|(source, t)| source.high = t.is_half());
         list.push(form);
     }
     other_lane_forms(&mut list, op, chip, random);
-    if chip.is_cdna() {
+    // What a part of two numbers would be is no document's subject.
+    let packed = op.src.iter().any(|t| t.is_packed());
+    if chip.is_cdna() && !packed {
         part_forms(&mut list, op, chip, random);
     }
     list
@@ -384,9 +386,10 @@ fn modified_forms<'a>(
     for _ in 0..if float && !packed { 4 } else { 0 } {
         let mut form = base(op, chip, encoding, random);
         for (source, t) in form.src.iter_mut().zip(op.src) {
-            let modified = t.format().is_some();
+            let modified = t.format().is_some() && !is_fixed(*t);
             source.neg = modified && random.once_in(2);
-            source.abs = modified && random.once_in(2);
+            // The encoding with a mask as second result has no absolute values.
+            source.abs = modified && op.flags & CARRY_OUT == 0 && random.once_in(2);
         }
         list.push(form);
     }
@@ -398,8 +401,10 @@ fn modified_forms<'a>(
     }
     let clamps = form.clamp;
     for omod in [1, 2, -1] {
-        if op.dst.format().is_some() && !packed {
-            form.clamp = random.once_in(3);
+        // Nor is what the output scale does to two results where clamp is not documented.
+        let documented = clamps || !op.dst.is_packed();
+        if op.dst.format().is_some() && !packed && documented {
+            form.clamp = clamps && random.once_in(3);
             form.omod = omod;
             list.push(form.clone());
         }
@@ -411,13 +416,21 @@ fn modified_forms<'a>(
         for (source, t) in form.src.iter_mut().zip(op.src) {
             source.high = t.is_half() && random.once_in(2);
         }
-        list.push(form.clone());
+        if form.true16 {
+            list.push(form.clone());
+        }
         (form.true16, form.op_sel) = (false, true);
         list.push(form);
     }
     for _ in 0..if packed { 5 } else { 0 } {
         let mut form = base(op, chip, encoding, random);
-        let mut bits = |on: bool| std::array::from_fn(|_| on && random.once_in(2));
+        let mut bits = |on: bool| on && random.once_in(2);
+        // An operand of 32 bits has no halves to choose from, its bit must be zero; and the text
+        // says what a negation does to halves only.
+        let mixed = op.flags & (MIX | SIGNS) != 0;
+        let halved: [bool; 3] =
+            std::array::from_fn(|at| mixed || op.src.get(at).is_none_or(|t| t.is_packed()));
+        let mut bits = |on: bool| std::array::from_fn(|at| bits(on && halved[at]));
         form.packed = Some(Packed {
             sel: bits(!signs),
             sel_hi: if signs { [true; 3] } else { bits(true) },
