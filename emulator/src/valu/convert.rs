@@ -103,6 +103,15 @@ fn to_integer(name: &str) -> Option<Op> {
     })
 }
 
+/// A number as an unsigned byte, in byte `select` of another register. AMD's text has no rounding; a
+/// gfx90c was seen to round to nearest in the default mode, so the mode decides.
+#[inline(always)]
+fn put_byte(mode: Mode, x: f32, select: u32, old: u32) -> u32 {
+    let shift = select % 4 * 8;
+    let byte = round_integer(rounds(mode).0, f64::from(x)) as u8;
+    old & !(0xff << shift) | u32::from(byte) << shift
+}
+
 fn packed(name: &str) -> Option<Op> {
     let name = name.strip_prefix("pk")?;
     Some(match name.strip_prefix('_').unwrap_or(name) {
@@ -125,6 +134,10 @@ fn packed(name: &str) -> Option<Op> {
             let convert = |x: F16| to_unorm(rounds(m).1, f16_to_f32(x.0));
             pack(convert(a), convert(b))
         }),
+        "u8_f32" => mode3(|m: Mode, x: f32, byte: u32, old: u32| put_byte(m, x, byte, old)),
+        "accum_u8_f32" => {
+            mode3(|m: Mode, x: f32, byte: u32, old: u32| put_byte(m, x, byte, old)).accumulate()
+        }
         "i16_i32" => map2(|a: i32, b: i32| {
             let limit = |x: i32| x.clamp(-0x8000, 0x7fff) as u16;
             pack(limit(a), limit(b))

@@ -255,6 +255,26 @@ const NEW: &[(&str, usize)] = &[
     ("v_mfma_i32_32x32x32_i8", 1),
 ];
 
+/// The same by other names, which LLVM's assembler takes for those of gfx942 and gfx950. On gfx90a
+/// some are names of forms with fewer blocks.
+const ALIASES: &[(&str, usize)] = &[
+    ("v_mfma_f32_32x32x4bf16", 2),
+    ("v_mfma_f32_16x16x4bf16", 4),
+    ("v_mfma_f32_4x4x4bf16", 16),
+    ("v_mfma_f32_32x32x8bf16", 1),
+    ("v_mfma_f32_16x16x16bf16", 1),
+    ("v_mfma_i32_32x32x16i8", 1),
+    ("v_mfma_i32_16x16x32i8", 1),
+    ("v_mfma_f32_16x16x8xf32", 1),
+    ("v_mfma_f32_32x32x4xf32", 1),
+    ("v_mfma_f32_16x16x32f16", 1),
+    ("v_mfma_f32_32x32x16f16", 1),
+    ("v_mfma_f32_16x16x32bf16", 1),
+    ("v_mfma_f32_32x32x16bf16", 1),
+    ("v_mfma_i32_16x16x64i8", 1),
+    ("v_mfma_i32_32x32x32i8", 1),
+];
+
 const SPARSE: &[&str] = &[
     "v_smfmac_f32_16x16x32_f16",
     "v_smfmac_f32_32x32x16_f16",
@@ -388,7 +408,7 @@ fn operands(form: &Form, c: &str) -> String {
 
 fn mfma_forms(chip: Chip) -> Vec<Form> {
     let mut list = Vec::new();
-    for (name, blocks) in OLD.iter().chain(NEW) {
+    for (name, blocks) in OLD.iter().chain(NEW).chain(ALIASES) {
         let make = || mfma_base(name, *blocks, chip);
         for variant in 0..5 {
             let mut form = make();

@@ -52,6 +52,12 @@ fn halves() -> Vec<Half> {
             f: |l, s| dot(l, s, "v_dot2acc_f32_f16"),
             packed: true,
         },
+        Half {
+            name: "dot2acc_f32_bf16",
+            sources: &['x', 'v'],
+            f: |l, s| dot(l, s, "v_dot2c_f32_bf16"),
+            packed: true,
+        },
         half("add_nc_u32", &['x', 'v'], |_, s| (s[0] + s[1]) & 0xffff_ffff),
         half("lshlrev_b32", &['x', 'v'], |_, s| s[1] << (s[0] & 31) & 0xffff_ffff),
         half("and_b32", &['x', 'v'], |_, s| s[0] & s[1]),

@@ -3,7 +3,7 @@
 use super::op;
 use crate::exact::{F16, F32, F64, Format, Num, Round, add, integer};
 use crate::values::T::{self, B16, B32};
-use crate::vector::{EITHER, Lane, Op, check};
+use crate::vector::{ACC, EITHER, Lane, Op, check};
 
 const LOW: u64 = 0xffff_ffff;
 
@@ -82,6 +82,16 @@ fn normalized_one(l: &mut Lane, s: &[u64; 4], signed: bool) -> u64 {
     both[0]
 }
 
+/// A byte among the others of a register. The text says nothing of rounding; a gfx90c was seen to
+/// round to nearest (with the mode's default), so truncation is wrong and another mode may count.
+fn byte_among(l: &mut Lane, s: &[u64; 4], others: u64) -> u64 {
+    let shift = 8 * (s[1] & 3);
+    let value = l.num(F32, s[0]);
+    let place = |byte: u64| others & !(0xff << shift) & LOW | byte << shift;
+    l.also.push(place(to_int_rounded(value, Round::Even, 8, false)));
+    place(to_int_rounded(value, l.round(F32), 8, false))
+}
+
 fn pair_of(low: u64, high: u64) -> u64 {
     low & 0xffff | high << 16 & LOW
 }
@@ -142,6 +152,8 @@ pub fn table() -> Vec<Op> {
             l.also.push(also);
             kept
         }),
+        op("v_cvt_pk_u8_f32", B32, &[S, B32, B32], 0, |l, s| byte_among(l, s, s[2])),
+        op("v_cvt_pkaccum_u8_f32", B32, &[S, B32], ACC, |l, s| byte_among(l, s, l.old)),
         op("v_cvt_pk_i16_f32", B32, &[S, S], 0, |l, s| {
             pair_of(to_int(l, F32, s[0], 16, true), to_int(l, F32, s[1], 16, true))
         }),

@@ -5,9 +5,7 @@ use waveloom_emulator::Chip;
 use super::op;
 use crate::exact::{BF16, E4M3, E5M2, F16, F32, Format, Num, Round, add, mul};
 use crate::values::T::{self, B32, PkB16, PkBf16, PkF16};
-use crate::vector::{
-    ACC, ANY_ZERO, CDNA, Lane, MIX, NO_CLAMP, NO_CONSTANT, OWN_CLAMP, Op, SIGNS, check,
-};
+use crate::vector::{ACC, ANY_ZERO, Lane, MIX, NO_CONSTANT, OWN_CLAMP, Op, SIGNS, check};
 
 /// Elements of `width` bits, sign-extended or not.
 fn elements(bits: u64, width: u32, signed: bool) -> Vec<i128> {
@@ -88,8 +86,30 @@ fn float_dot(l: &mut Lane, from: [Format; 2], to: Format, s: &[u64; 4], c: u64) 
         }
     }
     let first = results[results.len() / 2 - 1];
+    // RDNA ignores clamp in dot products of floating-point numbers.
+    if l.clamp && l.chip.is_cdna() {
+        l.also = results.iter().map(|bits| clamped(l, to, *bits)).collect();
+        return clamped(l, to, first);
+    }
     l.also = results;
     first
+}
+
+/// A number cut to [0, 1]; a NaN is zero if the mode says so.
+fn clamped(l: &Lane, format: Format, bits: u64) -> u64 {
+    let dx10 = l.mode >> 8 & 1 == 1 || l.chip == Chip::Gfx1201;
+    let one = (format.bias as u64) << format.fraction;
+    match bits {
+        _ if format.is_nan(bits) => {
+            if dx10 {
+                0
+            } else {
+                bits
+            }
+        }
+        _ if bits & format.sign() != 0 => 0,
+        _ => bits.min(one),
+    }
 }
 
 /// A source of mixed precision: half or single, with its own sign bits.
@@ -123,19 +143,7 @@ fn mix_half(l: &mut Lane, s: &[u64; 4]) -> u64 {
 
 /// Clamp of a half before it is merged.
 fn clamp_half(l: &Lane, bits: u64) -> u64 {
-    let dx10 = l.mode >> 8 & 1 == 1 || l.chip == Chip::Gfx1201;
-    match bits {
-        _ if !l.clamp => bits,
-        _ if F16.is_nan(bits) => {
-            if dx10 {
-                0
-            } else {
-                bits
-            }
-        }
-        _ if bits & 0x8000 != 0 => 0,
-        _ => bits.min(0x3c00),
-    }
+    if l.clamp { clamped(l, F16, bits) } else { bits }
 }
 
 fn merge_half(l: &mut Lane, s: &[u64; 4], shift: u32) -> u64 {
@@ -150,7 +158,7 @@ fn merge_half(l: &mut Lane, s: &[u64; 4], shift: u32) -> u64 {
 pub fn table() -> Vec<Op> {
     const S: T = T::F32;
     /// The order of sums leaves the sign of a zero open, no document the rest.
-    const FLOAT: u32 = ANY_ZERO | NO_CLAMP | NO_CONSTANT;
+    const FLOAT: u32 = ANY_ZERO | OWN_CLAMP | NO_CONSTANT;
     const P: &[T] = &[PkF16, PkF16, S];
     const B: &[T] = &[PkBf16, PkBf16, S];
     const I: &[T] = &[B32, B32, B32];
@@ -191,14 +199,15 @@ pub fn table() -> Vec<Op> {
         op("v_dot2_u32_u16", B32, J, OWN_CLAMP, |l, s| {
             integer_dot(l, s, s[2], 16, [false, false], false)
         }),
-        op("v_dot4_i32_i8", B32, I, OWN_CLAMP | CDNA, |l, s| {
-            integer_dot(l, s, s[2], 8, [true, true], true)
+        // On RDNA a name of the iu form without its sign bits: the factors are unsigned.
+        op("v_dot4_i32_i8", B32, I, OWN_CLAMP, |l, s| {
+            integer_dot(l, s, s[2], 8, [l.chip.is_cdna(); 2], true)
         }),
         op("v_dot4_u32_u8", B32, I, OWN_CLAMP, |l, s| {
             integer_dot(l, s, s[2], 8, [false, false], false)
         }),
-        op("v_dot8_i32_i4", B32, I, OWN_CLAMP | CDNA, |l, s| {
-            integer_dot(l, s, s[2], 4, [true, true], true)
+        op("v_dot8_i32_i4", B32, I, OWN_CLAMP, |l, s| {
+            integer_dot(l, s, s[2], 4, [l.chip.is_cdna(); 2], true)
         }),
         op("v_dot8_u32_u4", B32, I, OWN_CLAMP, |l, s| {
             integer_dot(l, s, s[2], 4, [false, false], false)
