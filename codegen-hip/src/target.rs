@@ -1,180 +1,105 @@
 //! What a kernel generator needs to know about the machine that runs the kernels.
 
+mod amd;
+mod cpu;
+
+pub use amd::{AmdTarget, MatrixLayout, MatrixOp, MatrixType};
+pub use cpu::{CpuTarget, Int8Dot};
+
 use crate::CodegenError;
+use waveloom_ir::Layout;
+use waveloom_passes::TargetLayout;
 
-/// How the target multiplies bytes: `u8 × i8`, four products summed into an `i32` lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Int8Dot {
-    /// `vpdpbusd`, exact.
-    Vnni,
-    /// `vpmaddubsw` and `vpmaddwd`, in an order in which nothing saturates: the same integers.
-    PairSums,
-}
-
-/// A CPU target.
+/// A target.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Target {
-    /// Name on the command line and in the artifact: `cpu`, `cpu-v3`, `cpu-v4`.
-    pub name: String,
-    /// LLVM's target triple.
-    pub triple: &'static str,
-    /// LLVM's CPU name: the base that `features` add to.
-    pub cpu: &'static str,
-    /// LLVM features beyond the base.
-    pub features: Vec<&'static str>,
-    /// f32 lanes of a vector register: `L` of the stored forms. 16 or 8.
-    pub lanes: u32,
-    /// Vector registers.
-    pub vector_registers: u32,
-    /// Byte dot product.
-    pub int8_dot: Int8Dot,
-    /// Whether `vdpbf16ps` (bf16 pairs into f32) is there.
-    pub bf16_dot: bool,
-    /// Bytes of the first-level data cache.
-    pub l1_bytes: u32,
-    /// Bytes of the second-level cache of one core.
-    pub l2_bytes: u32,
-    /// LLVM's names of all features without which the code does not run.
-    pub requires: Vec<&'static str>,
+pub enum Target {
+    /// The host's processors.
+    Cpu(CpuTarget),
+    /// An AMD GPU.
+    Amd(AmdTarget),
 }
-
-/// Features of x86-64-v3 beyond x86-64.
-const V3: &[&str] = &[
-    "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16", "avx", "avx2", "bmi", "bmi2", "f16c",
-    "fma", "lzcnt", "movbe",
-];
-/// Features of x86-64-v4 beyond x86-64-v3.
-const V4: &[&str] = &["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"];
 
 impl Target {
     /// Names that [`Target::from_name`] knows.
-    pub const NAMES: &'static [&'static str] = &["cpu", "cpu-v3", "cpu-v4"];
+    pub const NAMES: &'static [&'static str] = &[
+        "cpu", "cpu-v3", "cpu-v4", "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201",
+    ];
 
     /// The target called `name`. `cpu` is the machine that compiles, with what it has.
     pub fn from_name(name: &str) -> Result<Target, CodegenError> {
-        match name {
-            "cpu" => Target::host(),
-            "cpu-v3" => Ok(Target::x86_64_v3("cpu-v3")),
-            "cpu-v4" => Ok(Target::x86_64_v4("cpu-v4")),
-            _ => Err(CodegenError::UnknownTarget {
-                name: name.to_string(),
-                known: Self::NAMES.join(", "),
-            }),
+        if let Some(target) = CpuTarget::from_name(name) {
+            return target.map(Target::Cpu);
         }
-    }
-
-    /// x86-64-v3: AVX2, FMA, F16C.
-    fn x86_64_v3(name: &str) -> Target {
-        Target {
+        let unknown = || CodegenError::UnknownTarget {
             name: name.to_string(),
-            triple: "x86_64-unknown-linux-gnu",
-            cpu: "x86-64-v3",
-            features: vec![],
-            lanes: 8,
-            vector_registers: 16,
-            int8_dot: Int8Dot::PairSums,
-            bf16_dot: false,
-            l1_bytes: 32 << 10,
-            l2_bytes: 512 << 10,
-            requires: V3.to_vec(),
+            known: Self::NAMES.join(", "),
+        };
+        AmdTarget::from_name(name).map(Target::Amd).ok_or_else(unknown)
+    }
+
+    /// Its name on the command line and in the artifact.
+    pub fn name(&self) -> &str {
+        match self {
+            Target::Cpu(target) => &target.name,
+            Target::Amd(target) => target.name,
         }
     }
 
-    /// x86-64-v4: AVX-512 F, BW, CD, DQ, VL.
-    fn x86_64_v4(name: &str) -> Target {
-        let mut requires = V3.to_vec();
-        requires.extend(V4);
-        Target {
-            cpu: "x86-64-v4",
-            lanes: 16,
-            vector_registers: 32,
-            l1_bytes: 32 << 10,
-            l2_bytes: 1 << 20,
-            requires,
-            ..Target::x86_64_v3(name)
+    /// LLVM's target triple.
+    pub fn triple(&self) -> &'static str {
+        match self {
+            Target::Cpu(target) => target.triple,
+            Target::Amd(_) => "amdgcn-amd-amdhsa",
         }
     }
 
-    /// The machine that compiles.
-    #[cfg(target_arch = "x86_64")]
-    pub fn host() -> Result<Target, CodegenError> {
-        use std::is_x86_feature_detected as has;
-        if !(has!("avx2") && has!("fma") && has!("f16c") && has!("bmi2") && has!("movbe")) {
-            return Err(CodegenError::HostTooOld);
+    /// LLVM's name of the processor.
+    pub fn processor(&self) -> &str {
+        match self {
+            Target::Cpu(target) => target.cpu,
+            Target::Amd(target) => target.name,
         }
-        let v4 = has!("avx512f")
-            && has!("avx512bw")
-            && has!("avx512cd")
-            && has!("avx512dq")
-            && has!("avx512vl");
-        let mut target = if v4 { Target::x86_64_v4("cpu") } else { Target::x86_64_v3("cpu") };
-        if v4 && has!("avx512vnni") {
-            target = target.with_vnni("avx512vnni");
-        } else if !v4 && has!("avxvnni") {
-            target = target.with_vnni("avxvnni");
-        }
-        if v4 && has!("avx512bf16") {
-            target = target.with_bf16_dot();
-        }
-        target.l1_bytes = cache_bytes(1).unwrap_or(target.l1_bytes);
-        target.l2_bytes = cache_bytes(2).unwrap_or(target.l2_bytes);
-        Ok(target)
-    }
-
-    /// The machine that compiles.
-    #[cfg(not(target_arch = "x86_64"))]
-    pub fn host() -> Result<Target, CodegenError> {
-        Err(CodegenError::HostTooOld)
-    }
-
-    /// This target with a VNNI feature (`avx512vnni` or `avxvnni`).
-    fn with_vnni(mut self, feature: &'static str) -> Target {
-        self.int8_dot = Int8Dot::Vnni;
-        self.features.push(feature);
-        self.requires.push(feature);
-        self
-    }
-
-    /// This target with AVX-512 BF16.
-    fn with_bf16_dot(mut self) -> Target {
-        self.bf16_dot = true;
-        self.features.push("avx512bf16");
-        self.requires.push("avx512bf16");
-        self
     }
 
     /// LLVM's feature string: `+a,+b`.
     pub fn feature_string(&self) -> String {
-        let features: Vec<String> = self.features.iter().map(|f| format!("+{f}")).collect();
-        features.join(",")
+        match self {
+            Target::Cpu(target) => target.feature_string(),
+            Target::Amd(target) => target.feature_string(),
+        }
     }
 
-    /// Bytes of a vector register.
-    pub fn vector_bytes(&self) -> u32 {
-        self.lanes * 4
+    /// What the machine must have to run the code, in the words of the plan.
+    pub fn requires(&self) -> Vec<&'static str> {
+        match self {
+            Target::Cpu(target) => target.requires.clone(),
+            Target::Amd(target) => vec![target.name],
+        }
     }
-}
 
-/// Bytes of this machine's data cache of a level, as the CPU says (`cpuid` leaf 4 of Intel, leaf
-/// 0x8000001d of AMD).
-#[cfg(target_arch = "x86_64")]
-fn cache_bytes(level: u32) -> Option<u32> {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
-    let amd = __cpuid(0).ecx == u32::from_le_bytes(*b"cAMD");
-    let leaf = if amd { 0x8000_001d } else { 4 };
-    let highest = __cpuid(leaf & 0x8000_0000).eax;
-    if highest < leaf {
-        return None;
+    /// Name of the packed weights that its kernels read, which targets of one kind share.
+    pub fn weights(&self) -> &str {
+        match self {
+            Target::Cpu(target) => &target.name,
+            Target::Amd(_) => "amdgpu",
+        }
     }
-    (0..8)
-        .map(|index| __cpuid_count(leaf, index))
-        // Types: 0 none, 1 data, 2 instructions, 3 unified.
-        .find(|c| matches!(c.eax & 31, 1 | 3) && c.eax >> 5 & 7 == level)
-        .and_then(|c| {
-            let (ways, partitions) = ((c.ebx >> 22) + 1, (c.ebx >> 12 & 0x3ff) + 1);
-            let (line, sets) = ((c.ebx & 0xfff) + 1, c.ecx.checked_add(1)?);
-            ways.checked_mul(partitions)?.checked_mul(line)?.checked_mul(sets)
-        })
+
+    /// How its kernels want caches in memory.
+    pub fn layout(&self) -> TargetLayout {
+        match self {
+            Target::Cpu(target) => TargetLayout {
+                keys: Layout::PositionLanes(target.lanes),
+                values: Layout::HeadMajor,
+                exact_caches: true,
+            },
+            Target::Amd(target) => TargetLayout {
+                keys: Layout::KeyBlocks(target.wave),
+                values: Layout::ValueBlocks(target.wave),
+                exact_caches: false,
+            },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -184,21 +109,13 @@ mod tests {
     #[test]
     fn names_resolve_and_unknown_ones_list_the_known() {
         for name in Target::NAMES {
-            let target = Target::from_name(name).unwrap();
-            assert_eq!(&target.name, name);
-            assert_eq!(target.lanes * 4, target.vector_bytes());
+            assert_eq!(&Target::from_name(name).unwrap().name(), name);
         }
         let error = Target::from_name("gfx000").unwrap_err().to_string();
-        assert_eq!(error, "unknown target 'gfx000'; known targets: cpu, cpu-v3, cpu-v4");
-    }
-
-    #[test]
-    fn requirements_cover_what_the_code_uses() {
-        let host = Target::host().unwrap();
-        for feature in &host.features {
-            assert!(host.requires.contains(feature));
-        }
-        assert!(host.requires.contains(&"avx2"));
-        assert!(host.l1_bytes >= 16 << 10 && host.l2_bytes >= host.l1_bytes);
+        assert_eq!(
+            error,
+            "unknown target 'gfx000'; known targets: cpu, cpu-v3, cpu-v4, gfx90a, gfx942, gfx950, \
+             gfx1100, gfx1151, gfx1201"
+        );
     }
 }

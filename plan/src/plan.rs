@@ -7,7 +7,7 @@ use crate::expr::{Expr, SymbolId};
 use serde::{Deserialize, Serialize};
 
 /// Version of the plan's data model; a runtime refuses any other.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// A quantity known only at run time, with inclusive bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,9 @@ pub struct Kernel {
     pub name: String,
     /// For people: the macro-op and its shape, such as `gemm q4_1 [T,576]x[960,576] norm rope`.
     pub summary: String,
+    /// Work-items of a workgroup, along x, on a GPU; 0 where an item is called by itself.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub workgroup: u32,
 }
 
 /// One argument slot of a launch: eight bytes, a pointer or an `i64`.
@@ -68,9 +71,20 @@ pub enum Arg {
     Buffer(BufferId),
     /// The value of an expression, as `i64`.
     Scalar(Expr),
+    /// The address of [`Plan::scratch_bytes`] that all launches share, on a GPU. Zero when the plan
+    /// is loaded; the first [`SCRATCH_COUNTERS`] bytes are zero before and after every launch.
+    Scratch,
 }
 
-/// One kernel run over `grid` work items. Launches of a program run in order; a launch sees all
+/// Bytes at the beginning of a GPU's scratch in which workgroups count each other.
+pub const SCRATCH_COUNTERS: u64 = 4096;
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+/// One kernel run over `grid` work items: on a GPU, workgroups. Launches of a program run in order; a launch sees all
 /// that earlier ones wrote.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
@@ -202,8 +216,11 @@ pub struct Plan {
     pub version: u32,
     /// Target name, such as `cpu`.
     pub target: String,
-    /// Hardware features that the code needs, in the target's own words (`avx512vnni`).
+    /// Hardware features that the code needs, in the target's own words (`avx512vnni`); for an AMD
+    /// GPU its architecture (`gfx942`).
     pub requires: Vec<String>,
+    /// Name of the packed weights that its kernels read: targets may share them.
+    pub weights: String,
     /// The model.
     pub model: ModelInfo,
     /// Symbols.
@@ -212,7 +229,7 @@ pub struct Plan {
     pub buffers: Vec<Buffer>,
     /// Sizes of the segments in bytes; only the load-time symbol may occur.
     pub segments: Segments,
-    /// Scratch bytes that each worker of a launch needs of its own.
+    /// Scratch bytes that each worker of a launch needs of its own; a GPU is one worker.
     pub scratch_bytes: u64,
     /// Kernels of the code object.
     pub kernels: Vec<Kernel>,

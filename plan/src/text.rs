@@ -82,6 +82,7 @@ impl Plan {
             match arg {
                 Arg::Buffer(id) => write!(f, "{separator}b{id}")?,
                 Arg::Scalar(expr) => write!(f, "{separator}{}", expr.display(&self.symbols))?,
+                Arg::Scratch => write!(f, "{separator}scratch")?,
             }
         }
         f.write_str(") ->")?;
@@ -97,7 +98,7 @@ mod tests {
     #[test]
     fn prints_every_part() {
         insta::assert_snapshot!(crate::toy::plan(), @r#"
-        plan for cpu, version 1: toy
+        plan for cpu, version 2: toy
           requires avx2, fma
           vocabulary 10, context 128, prefill chunk 4
           stops at 7

@@ -70,7 +70,11 @@ fn programs() -> Vec<Program> {
 /// The plan: vocabulary 10, context up to 128, prefill chunk 4.
 pub fn plan() -> Plan {
     let symbol = |name: &str, max| Symbol { name: name.into(), min: 1, max };
-    let kernel = |name: &str, summary: &str| Kernel { name: name.into(), summary: summary.into() };
+    let kernel = |name: &str, summary: &str| Kernel {
+        name: name.into(),
+        summary: summary.into(),
+        workgroup: 0,
+    };
     let model = ModelInfo {
         name: "toy".into(),
         vocab: 10,
@@ -83,6 +87,7 @@ pub fn plan() -> Plan {
         version: FORMAT_VERSION,
         target: "cpu".into(),
         requires: vec!["avx2".into(), "fma".into()],
+        weights: "cpu".into(),
         model,
         symbols: vec![symbol("T", 4), symbol("S", 128), symbol("C", 128)],
         buffers: buffers(),

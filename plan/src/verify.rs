@@ -266,6 +266,7 @@ impl Plan {
             match arg {
                 Arg::Buffer(id) => in_range(place, "buffer", *id, self.buffers.len())?,
                 Arg::Scalar(expr) => self.bounds(place, expr).map(drop)?,
+                Arg::Scratch => {}
             }
         }
         for &written in &launch.writes {
@@ -332,7 +333,7 @@ mod tests {
 
     #[test]
     fn names_what_is_wrong() {
-        assert_snapshot!(error(|p| p.version = 3), @"the plan has version 3, this program reads 1: recompile the model");
+        assert_snapshot!(error(|p| p.version = 3), @"the plan has version 3, this program reads 2: recompile the model");
         assert_snapshot!(error(|p| p.symbols[0].max = 0), @"symbol `T`: its bounds are not 0 <= min <= max < 2^31");
         assert_snapshot!(error(|p| p.symbols[1].max = 9), @"decode loop, cache length: its largest value is not the model's");
         assert_snapshot!(error(|p| p.decode_loop.context = 7), @"decode loop, context names symbol 7, but the plan has 3");
@@ -363,7 +364,7 @@ mod tests {
             p.buffers[toy::TOKENS].bytes = Expr::from(128);
         }), @"program `decode`, launch 2: writes `tokens`, which overlaps its argument `positions`");
         assert_snapshot!(toy::plan().layout(999).unwrap_err(), @"context length 999 is not in 1..=128, the range this model was compiled for");
-        assert_snapshot!(Plan::from_json(b"{\"version\":1}").unwrap_err(), @"the plan cannot be read: missing field `target` at line 1 column 13");
+        assert_snapshot!(Plan::from_json(b"{\"version\":2}").unwrap_err(), @"the plan cannot be read: missing field `target` at line 1 column 13");
         assert_snapshot!(Plan::from_json(b"[").unwrap_err(), @"the plan cannot be read: EOF while parsing a list at line 1 column 1");
     }
 

@@ -36,14 +36,19 @@ pub fn code_section(target: &str) -> String {
     format!("code.{target}")
 }
 
-/// Name of the section with a packed weight for a target.
-pub fn weight_section(target: &str, weight: &str) -> String {
-    format!("{}{weight}", weights_prefix(target))
+/// Name of the section with a weight as packed for [`crate::Plan::weights`] `set`.
+pub fn weight_section(set: &str, weight: &str) -> String {
+    format!("{}{weight}", weights_prefix(set))
 }
 
-/// What the names of a target's weight sections start with.
-fn weights_prefix(target: &str) -> String {
-    format!("weights.{target}.")
+/// What the names of the sections of a set of weights start with.
+fn weights_prefix(set: &str) -> String {
+    format!("weights.{set}.")
+}
+
+/// The set that a section belongs to, if it holds a weight. The names of sets have no dots.
+fn weights_set(section: &str) -> Option<&str> {
+    section.strip_prefix("weights.")?.split_once('.').map(|(set, _)| set)
 }
 
 /// Sections of weights start at multiples of this many bytes and take a multiple of it.

@@ -132,11 +132,10 @@ impl Artifact {
         self.section(&code_section(target))
     }
 
-    /// The constants segment for `target`: all its weights, checked. Starts at a multiple of 64
-    /// bytes, in memory and in the file.
-    pub fn constants(&self, target: &str) -> Result<&[u8], ArtifactError> {
-        self.expect_target(target)?;
-        let prefix = weights_prefix(target);
+    /// The constants segment called `weights` in a plan: all its weights, checked. Starts at a
+    /// multiple of 64 bytes, in memory and in the file.
+    pub fn constants(&self, weights: &str) -> Result<&[u8], ArtifactError> {
+        let prefix = weights_prefix(weights);
         let mine = |section: &SectionDigests| section.name.starts_with(&prefix);
         let sections = &self.file.manifest.sections;
         let Some(first) = sections.iter().position(mine) else { return Ok(&[]) };
@@ -146,7 +145,7 @@ impl Artifact {
         let ranges = &self.file.ranges[indices];
         let bytes = ranges[0].start..ranges[count - 1].end;
         if bytes.start % super::ALIGNMENT as usize != 0 {
-            let problem = format!("the weights for {target} do not start at a multiple of 64");
+            let problem = format!("the weights `{weights}` do not start at a multiple of 64");
             return Err(ArtifactError::header(&self.file.path, problem));
         }
         Ok(&self.file.map[bytes])

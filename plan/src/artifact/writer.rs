@@ -1,7 +1,7 @@
 //! Writes an artifact, section by section, without holding more than a chunk per thread.
 
 use super::manifest::{CHUNK, Manifest, SectionDigests, chunk_count};
-use super::{ALIGNMENT, ArtifactError, header, manifest, weights_prefix};
+use super::{ALIGNMENT, ArtifactError, header, manifest, weights_prefix, weights_set};
 use crate::FORMAT_VERSION;
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -121,18 +121,16 @@ fn check_sections(info: &ArtifactInfo, sections: &[Section<'_>]) -> Result<(), A
         rule(sum.is_some(), "the file would be absurdly large")?;
         end = sum.unwrap_or(end);
     }
-    for target in &info.targets {
-        let prefix = weights_prefix(target);
-        let mine = |section: &Section<'_>| section.name.starts_with(&prefix);
-        let first = sections.iter().position(mine).unwrap_or(0);
-        let count = sections.iter().filter(|section| mine(section)).count();
-        if let Some(stray) = sections[first..first + count].iter().find(|section| !mine(section)) {
-            let section = stray.name.clone();
-            let problem = "it stands between weights of one target";
-            return Err(ArtifactError::Sections { section, problem });
-        }
+    let mut sets: Vec<Option<&str>> = sections.iter().map(|s| weights_set(&s.name)).collect();
+    sets.dedup();
+    let mut seen = HashSet::new();
+    match sets.into_iter().flatten().find(|set| !seen.insert(*set)) {
+        None => Ok(()),
+        Some(set) => Err(ArtifactError::Sections {
+            section: weights_prefix(set),
+            problem: "other sections stand between its weights",
+        }),
     }
-    Ok(())
 }
 
 /// Writes header and sections.

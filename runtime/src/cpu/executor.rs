@@ -68,6 +68,8 @@ impl Program {
                     self.patches.push((self.table.len(), value));
                     0
                 }
+                // A CPU's scratch belongs to the worker.
+                Arg::Scratch => return None,
             };
             self.table.push(slot);
         }

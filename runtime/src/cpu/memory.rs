@@ -58,7 +58,7 @@ impl Memory {
     pub fn allocate(request: &LoadRequest<'_>, workers: usize) -> Result<Memory, DeviceError> {
         let (artifact, layout) = (request.artifact.clone(), request.layout.clone());
         let target = &request.plan.target;
-        let constants = artifact.constants(target)?;
+        let constants = artifact.constants(&request.plan.weights)?;
         if (constants.len() as u64) < layout.constants {
             return Err(DeviceError::Artifact(ArtifactError::Constants {
                 path: artifact.path().into(),

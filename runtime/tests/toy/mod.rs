@@ -85,7 +85,7 @@ fn programs() -> Vec<Program> {
 /// The plan of the toy model.
 pub fn plan() -> Plan {
     let symbol = |name: &str, max: u32| Symbol { name: name.into(), min: 1, max: i64::from(max) };
-    let kernel = |name: &str| Kernel { name: name.into(), summary: "toy".into() };
+    let kernel = |name: &str| Kernel { name: name.into(), summary: "toy".into(), workgroup: 0 };
     let model = ModelInfo {
         name: "toy".into(),
         vocab: VOCAB,
@@ -98,6 +98,7 @@ pub fn plan() -> Plan {
         version: FORMAT_VERSION,
         target: "cpu".into(),
         requires: vec![],
+        weights: "cpu".into(),
         model,
         symbols: vec![symbol("T", CHUNK), symbol("S", CONTEXT), symbol("C", CONTEXT)],
         buffers: buffers(),
