@@ -7,6 +7,7 @@ use crate::lower::{CompiledKernel, KernelDump, compile as compile_kernel};
 use crate::lower_schedule::{LowerError, Lowered, lower_schedule};
 use crate::pack::{pack_weight, packed_bytes};
 use crate::target::Target;
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use waveloom_ir::storage::{StorageError, weight_bytes};
 use waveloom_ir::{Module, WeightId, Weights};
-use waveloom_passes::{self as passes, PassEvent, PassOptions, TargetLayout, WeightDtype};
+use waveloom_passes::{self as passes, PassEvent, PassOptions, WeightDtype};
 use waveloom_plan as plan;
 use waveloom_plan::artifact::{code_section, plan_section, weight_section};
 use waveloom_plan::{ArtifactInfo, Section, write_artifact};
@@ -127,6 +128,9 @@ pub enum CompileError {
     /// In writing the artifact.
     #[error(transparent)]
     Artifact(#[from] plan::ArtifactError),
+    /// Two targets want the same packed weights in different orders: our bug.
+    #[error("internal error: targets {0} and {1} disagree about the order of weights")]
+    SharedWeights(String, String),
     /// No target was named.
     #[error("no target; name at least one, such as `cpu`")]
     NoTarget,
@@ -214,7 +218,7 @@ pub fn compile_target(
     let pass_options = PassOptions {
         dtype,
         stop_tokens: source.stop_tokens.clone(),
-        layout: TargetLayout { lanes: target.lanes },
+        layout: target.layout(),
         ..PassOptions::default()
     };
     let observer = &mut *clock.observer;
@@ -231,7 +235,7 @@ pub fn compile_target(
     clock.phase("kernels");
     let objects = compile_kernels(&lowered.kernels, target, clock.observer)?;
     clock.phase("link");
-    let code = link_shared_object(&objects)?;
+    let code = link_shared_object(&objects, target)?;
     Ok(CompiledTarget { target: target.clone(), module, lowered, code })
 }
 
@@ -280,7 +284,7 @@ fn write(
 ) -> Result<u64, CompileError> {
     let mut sections = vec![];
     for compiled in compiled {
-        let target = &compiled.target.name;
+        let target = compiled.target.name();
         let plan = serde_json::to_vec(&compiled.lowered.plan).map_err(CompileError::Serialize)?;
         sections.push(Section::from_bytes(plan_section(target), plan));
         sections.push(Section::from_bytes(code_section(target), &compiled.code));
@@ -288,13 +292,25 @@ fn write(
     for (name, bytes) in &source.sections {
         sections.push(Section::from_bytes(name, bytes));
     }
+    // Targets that read the same packed weights share them.
+    let mut sets: HashMap<&str, &CompiledTarget> = HashMap::new();
     for compiled in compiled {
-        sections.extend(compiled.weight_sections(source.weights)?);
+        match sets.get(compiled.target.weights()) {
+            Some(first) if first.lowered.weights == compiled.lowered.weights => {}
+            Some(first) => {
+                let [a, b] = [*first, compiled].map(|c| c.target.name().to_string());
+                return Err(CompileError::SharedWeights(a, b));
+            }
+            None => {
+                sections.extend(compiled.weight_sections(source.weights)?);
+                sets.insert(compiled.target.weights(), compiled);
+            }
+        }
     }
     let info = ArtifactInfo {
         compiler: concat!("waveloom ", env!("CARGO_PKG_VERSION")).into(),
         model: source.module.name.clone(),
-        targets: compiled.iter().map(|compiled| compiled.target.name.clone()).collect(),
+        targets: compiled.iter().map(|compiled| compiled.target.name().to_string()).collect(),
     };
     Ok(write_artifact(output, &info, sections)?)
 }
@@ -309,7 +325,7 @@ impl CompiledTarget {
             let weight = &self.module.weights[id.index()];
             let bytes = packed_bytes(&weight.ty, &self.target);
             let bytes = bytes.ok_or_else(|| LowerError::TooLarge(weight.name.clone()))?;
-            let name = weight_section(&self.target.name, &weight.name);
+            let name = weight_section(self.target.weights(), &weight.name);
             Ok(Section::new(name, bytes, move |out| {
                 out.write_all(&self.packed_weight(id, weights).map_err(io::Error::other)?)
             }))

@@ -5,7 +5,7 @@ use thiserror::Error;
 /// An error of code generation.
 #[derive(Debug, Error)]
 pub enum CodegenError {
-    /// The target's name is none of [`crate::Target::names`].
+    /// The target's name is none of [`crate::Target::NAMES`].
     #[error("unknown target '{name}'; known targets: {known}")]
     UnknownTarget {
         /// What was asked for.
@@ -93,4 +93,11 @@ pub enum CodegenError {
         /// Its dtype.
         dtype: &'static str,
     },
+}
+
+impl CodegenError {
+    pub(crate) fn unknown_target(name: &str) -> CodegenError {
+        let known = crate::Target::NAMES.join(", ");
+        CodegenError::UnknownTarget { name: name.to_string(), known }
+    }
 }

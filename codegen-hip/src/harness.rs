@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::link::link_shared_object;
+use crate::target::CpuTarget;
 use crate::{CodegenError, KernelText, Target, compile};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 
@@ -31,11 +32,11 @@ pub(crate) fn output<T>(slice: &mut [T]) -> Arg {
 }
 
 /// The targets among `names` that this machine can run; says in words which it cannot.
-pub(crate) fn runnable_targets(names: &[&str]) -> Vec<Target> {
-    let host = Target::host().expect("a host that can run kernels");
+pub(crate) fn runnable_targets(names: &[&str]) -> Vec<CpuTarget> {
+    let host = CpuTarget::host().expect("a host that can run kernels");
     names
         .iter()
-        .map(|name| Target::from_name(name).expect("a known target"))
+        .map(|name| CpuTarget::from_name(name).expect("a known target"))
         .filter(|target| {
             let runs = target.requires.iter().all(|feature| host.requires.contains(feature));
             if !runs {
@@ -48,11 +49,11 @@ pub(crate) fn runnable_targets(names: &[&str]) -> Vec<Target> {
 
 impl Loaded {
     /// Compiles, links and loads.
-    pub(crate) fn new(source: &KernelText, target: &Target) -> Result<Loaded, CodegenError> {
-        let kernel = compile(source, target, false)?;
+    pub(crate) fn new(source: &KernelText, target: &CpuTarget) -> Result<Loaded, CodegenError> {
+        let kernel = compile(source, &Target::from(target.clone()), false)?;
         let directory = tempfile::tempdir()?;
         let path = directory.path().join("kernel.so");
-        std::fs::write(&path, link_shared_object(&[kernel])?)?;
+        std::fs::write(&path, link_shared_object(&[kernel], &Target::from(target.clone()))?)?;
         // SAFETY: the library was linked from a kernel: it has no initializers.
         let library = unsafe { libloading::Library::new(&path) }.expect("the library loads");
         // SAFETY: the symbol is a kernel, which has this type.

@@ -1,7 +1,7 @@
 //! Objects to one shared object, with LLD inside this process.
 #![allow(unsafe_code)]
 
-use crate::{CodegenError, CompiledKernel};
+use crate::{CodegenError, CompiledKernel, Target};
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -21,9 +21,12 @@ unsafe extern "C" {
     fn waveloom_lld_free(messages: *mut c_char);
 }
 
-/// Links kernels into a shared object that exports each under its name and depends on nothing.
-/// The same kernels in the same order give the same bytes.
-pub fn link_shared_object(kernels: &[CompiledKernel]) -> Result<Vec<u8>, CodegenError> {
+/// Links kernels into a shared object that exports each under its name and depends on nothing; for
+/// an AMD GPU that is a code object. The same kernels in the same order give the same bytes.
+pub fn link_shared_object(
+    kernels: &[CompiledKernel],
+    target: &Target,
+) -> Result<Vec<u8>, CodegenError> {
     let directory = tempfile::tempdir()?;
     let output = directory.path().join("out.so");
     let mut arguments = vec![
@@ -31,14 +34,18 @@ pub fn link_shared_object(kernels: &[CompiledKernel]) -> Result<Vec<u8>, Codegen
         "-shared".to_string(),
         "-o".to_string(),
         output.to_string_lossy().into_owned(),
-        format!("--soname={SONAME}"),
         "--build-id=none".to_string(),
-        "--hash-style=gnu".to_string(),
         "--strip-all".to_string(),
         "--no-undefined".to_string(),
         "--threads=1".to_string(),
-        "-znoexecstack".to_string(),
     ];
+    if let Target::Cpu(_) = target {
+        arguments.extend([
+            format!("--soname={SONAME}"),
+            "--hash-style=gnu".to_string(),
+            "-znoexecstack".to_string(),
+        ]);
+    }
     for (index, kernel) in kernels.iter().enumerate() {
         // Names by number: a kernel's name may be longer than a file name can be.
         let path = directory.path().join(format!("{index}.o"));
@@ -96,25 +103,30 @@ fn without_directory(messages: &str, directory: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Target, compile, mlir::Builder};
+    use crate::{compile, mlir::Builder};
+
+    fn target() -> Target {
+        Target::from_name("cpu-v3").unwrap()
+    }
 
     fn kernel(name: &str) -> CompiledKernel {
-        compile(&Builder::new(name).finish(), &Target::from_name("cpu-v3").unwrap(), false).unwrap()
+        compile(&Builder::new(name).finish(), &target(), false).unwrap()
     }
 
     #[test]
     fn links_the_same_bytes_twice() {
         let kernels = [kernel("a"), kernel("b")];
-        let one = link_shared_object(&kernels).unwrap();
-        assert_eq!(one, link_shared_object(&kernels).unwrap());
+        let one = link_shared_object(&kernels, &target()).unwrap();
+        assert_eq!(one, link_shared_object(&kernels, &target()).unwrap());
         assert_eq!(&one[..4], b"\x7fELF");
     }
 
     #[test]
     fn a_failed_link_says_why_and_can_be_followed_by_another() {
-        let error = link_shared_object(&[kernel("a"), kernel("a")]).unwrap_err().to_string();
+        let error =
+            link_shared_object(&[kernel("a"), kernel("a")], &target()).unwrap_err().to_string();
         assert!(error.contains("duplicate symbol: a"), "{error}");
         assert!(!error.contains("/tmp"), "{error}");
-        link_shared_object(&[kernel("a")]).unwrap();
+        link_shared_object(&[kernel("a")], &target()).unwrap();
     }
 }

@@ -18,6 +18,7 @@ use inkwell::targets::{
     CodeModel, FileType, InitializationConfig, RelocMode, Target as LlvmTarget, TargetMachine,
     TargetTriple,
 };
+use inkwell::values::FunctionValue;
 use melior::Context;
 use melior::dialect::DialectHandle;
 use melior::ir::Module;
@@ -34,6 +35,11 @@ use std::rc::Rc;
 const PASSES: &str = "function(simplifycfg,early-cse<memssa>,instcombine<no-verify-fixpoint>,\
                       loop-mssa(licm),gvn,instcombine<no-verify-fixpoint>,simplifycfg)";
 
+/// The same for AMD GPUs, with the pass that finds out which hidden arguments a kernel can do without.
+const AMD_PASSES: &str = "function(simplifycfg,early-cse<memssa>,instcombine<no-verify-fixpoint>,\
+                          loop-mssa(licm),gvn,instcombine<no-verify-fixpoint>,simplifycfg),\
+                          amdgpu-attributor";
+
 /// The code of a kernel as a generator writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelText {
@@ -41,13 +47,19 @@ pub struct KernelText {
     pub name: String,
     /// An MLIR module with one function of that name.
     pub mlir: String,
+    /// Work-items of a workgroup, on a GPU; 0 on a CPU.
+    pub workgroup: u32,
 }
 
 impl KernelText {
     /// The same code under another symbol.
     pub fn named(&self, name: &str) -> KernelText {
         let (old, new) = (format!("func.func @{}(", self.name), format!("func.func @{name}("));
-        KernelText { name: name.to_string(), mlir: self.mlir.replacen(&old, &new, 1) }
+        KernelText {
+            name: name.to_string(),
+            mlir: self.mlir.replacen(&old, &new, 1),
+            workgroup: self.workgroup,
+        }
     }
 }
 
@@ -95,7 +107,7 @@ pub fn compile(
     to_llvm_dialect(&context, &mut module).map_err(|_| mlir_error("lowering"))?;
     let llvm_context = LlvmContext::create();
     let llvm = translate(&module, &llvm_context).ok_or_else(|| mlir_error("translation"))?;
-    let back_end = BackEnd { kernel: &kernel.name, target };
+    let back_end = BackEnd { kernel, target };
     let machine = back_end.optimize(&llvm, &llvm_context)?;
     let object = back_end.emit(&machine, &llvm, FileType::Object)?;
     check_undefined(&kernel.name, &object)?;
@@ -195,27 +207,29 @@ fn translate<'c>(module: &Module, context: &'c LlvmContext) -> Option<LlvmModule
 
 /// LLVM for one kernel and target.
 struct BackEnd<'a> {
-    kernel: &'a str,
+    kernel: &'a KernelText,
     target: &'a Target,
 }
 
 impl BackEnd<'_> {
     fn error(&self, phase: &'static str, message: impl ToString) -> CodegenError {
-        CodegenError::Llvm { kernel: self.kernel.to_string(), phase, message: message.to_string() }
+        let kernel = self.kernel.name.clone();
+        CodegenError::Llvm { kernel, phase, message: message.to_string() }
     }
 
     fn machine(&self) -> Result<TargetMachine, CodegenError> {
-        LlvmTarget::initialize_x86(&InitializationConfig {
-            asm_parser: false,
-            disassembler: false,
-            ..Default::default()
-        });
-        let triple = TargetTriple::create(self.target.triple);
+        let config =
+            InitializationConfig { asm_parser: false, disassembler: false, ..Default::default() };
+        match self.target {
+            Target::Cpu(_) => LlvmTarget::initialize_x86(&config),
+            Target::Amd(_) => LlvmTarget::initialize_amd_gpu(&config),
+        }
+        let triple = TargetTriple::create(self.target.triple());
         LlvmTarget::from_triple(&triple)
             .map_err(|error| self.error("target machine", error))?
             .create_target_machine(
                 &triple,
-                self.target.cpu,
+                self.target.processor(),
                 &self.target.feature_string(),
                 OptimizationLevel::Aggressive,
                 RelocMode::PIC,
@@ -240,12 +254,34 @@ impl BackEnd<'_> {
             let kind = inkwell::attributes::Attribute::get_named_enum_kind_id("nounwind");
             let nounwind = context.create_enum_attribute(kind, 0);
             function.add_attribute(AttributeLoc::Function, nounwind);
+            if let Target::Amd(_) = self.target {
+                self.make_gpu_kernel(function, context);
+            }
         }
+        let passes = match self.target {
+            Target::Cpu(_) => PASSES,
+            Target::Amd(_) => AMD_PASSES,
+        };
         module
-            .run_passes(PASSES, &machine, PassBuilderOptions::create())
+            .run_passes(passes, &machine, PassBuilderOptions::create())
             .map_err(|error| self.error("optimization", error))?;
         module.verify().map_err(|error| self.error("verification", error))?;
         Ok(machine)
+    }
+
+    /// Makes a function an entry point of a code object, and says what the back end must know of
+    /// its launches: the exact size of a workgroup decides how many registers a work-item may use.
+    fn make_gpu_kernel(&self, function: FunctionValue, context: &LlvmContext) {
+        // llvm::CallingConv::AMDGPU_KERNEL.
+        function.set_call_conventions(91);
+        let workgroup = self.kernel.workgroup;
+        for (key, value) in [
+            ("amdgpu-flat-work-group-size", format!("{workgroup},{workgroup}").as_str()),
+            ("uniform-work-group-size", "true"),
+        ] {
+            let attribute = context.create_string_attribute(key, value);
+            function.add_attribute(AttributeLoc::Function, attribute);
+        }
     }
 
     fn emit(
@@ -317,7 +353,7 @@ mod tests {
     use crate::mlir::{Builder, Elem};
 
     fn source(mlir: &str) -> KernelText {
-        KernelText { name: "k".to_string(), mlir: mlir.to_string() }
+        KernelText { name: "k".to_string(), mlir: mlir.to_string(), workgroup: 0 }
     }
 
     #[test]

@@ -82,8 +82,9 @@ pub fn lower_schedule(
     let scratch = kernels.sources.iter().map(|k| k.scratch_bytes).max().unwrap_or(0);
     let plan = plan::Plan {
         version: plan::FORMAT_VERSION,
-        target: target.name.clone(),
-        requires: target.requires.iter().map(|feature| feature.to_string()).collect(),
+        target: target.name().to_string(),
+        requires: target.requires().into_iter().map(String::from).collect(),
+        weights: target.weights().to_string(),
         model: plan::ModelInfo {
             name: module.name.clone(),
             vocab,
@@ -225,7 +226,7 @@ impl Buffers {
             Arg::Buffer(id) if self.list[*id].segment == Segment::Constants => {
                 self.list[*id].bytes.eval(&[])
             }
-            Arg::Buffer(_) | Arg::Scalar(_) => None,
+            Arg::Buffer(_) | Arg::Scalar(_) | Arg::Scratch => None,
         })
         .sum::<i64>() as u64
     }
@@ -266,6 +267,10 @@ fn cache_bytes(ty: &Type) -> Option<Expr> {
             Expr::from(group) * ceil_div(context, i64::from(lanes))
         }
         Layout::HeadMajor | Layout::RowMajor => Expr::from(i64::try_from(row).ok()?) * context,
+        Layout::KeyBlocks(lanes) | Layout::ValueBlocks(lanes) => {
+            let block = i64::try_from(row.checked_mul(lanes.into())?).ok()?;
+            Expr::from(block) * ceil_div(context, i64::from(lanes))
+        }
     };
     Some(aligned(bytes))
 }
@@ -297,7 +302,7 @@ impl Sampler {
         let sampling = buffers.add_io("sampling", Expr::from(ALIGNMENT as i64));
         let tokens = Expr::Symbol(CONTEXT) + Expr::from(1);
         let history = buffers.add_io("history", aligned(Expr::from(4) * tokens));
-        let kernel = kernels::sample::kernel(vocab, target)
+        let kernel = kernels::sampler(vocab, target)
             .map_err(|source| LowerError::Kernel { buffer: "sample".into(), source })?;
         let io = |id: BufferId| id.index();
         let (tokens, positions) = (io(schedule.tokens), io(schedule.positions));
@@ -384,6 +389,7 @@ impl Kernels<'_> {
         let args = source.args.iter().map(|role| match role {
             ArgRole::Buffer(index) => Arg::Buffer(buffers[*index]),
             ArgRole::Scalar(expr) => Arg::Scalar(expr.clone()),
+            ArgRole::Scratch => Arg::Scratch,
         });
         let mut writes = writes.to_vec();
         writes.dedup();

@@ -7,6 +7,7 @@ pub use amd::{AmdTarget, MatrixLayout, MatrixOp, MatrixType};
 pub use cpu::{CpuTarget, Int8Dot};
 
 use crate::CodegenError;
+use std::fmt;
 use waveloom_ir::Layout;
 use waveloom_passes::TargetLayout;
 
@@ -21,20 +22,15 @@ pub enum Target {
 
 impl Target {
     /// Names that [`Target::from_name`] knows.
-    pub const NAMES: &'static [&'static str] = &[
-        "cpu", "cpu-v3", "cpu-v4", "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201",
-    ];
+    pub const NAMES: &'static [&'static str] =
+        &["cpu", "cpu-v3", "cpu-v4", "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201"];
 
     /// The target called `name`. `cpu` is the machine that compiles, with what it has.
     pub fn from_name(name: &str) -> Result<Target, CodegenError> {
-        if let Some(target) = CpuTarget::from_name(name) {
-            return target.map(Target::Cpu);
+        match AmdTarget::from_name(name) {
+            Some(target) => Ok(Target::Amd(target)),
+            None => CpuTarget::from_name(name).map(Target::Cpu),
         }
-        let unknown = || CodegenError::UnknownTarget {
-            name: name.to_string(),
-            known: Self::NAMES.join(", "),
-        };
-        AmdTarget::from_name(name).map(Target::Amd).ok_or_else(unknown)
     }
 
     /// Its name on the command line and in the artifact.
@@ -99,6 +95,24 @@ impl Target {
                 exact_caches: false,
             },
         }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Cpu(target) => write!(f, "{}-bit vectors", target.vector_bytes() * 8),
+            Target::Amd(target) => {
+                let AmdTarget { product, wave, compute_units, .. } = target;
+                write!(f, "{product}: {compute_units} compute units, waves of {wave}")
+            }
+        }
+    }
+}
+
+impl From<CpuTarget> for Target {
+    fn from(target: CpuTarget) -> Target {
+        Target::Cpu(target)
     }
 }
 

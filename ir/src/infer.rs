@@ -514,6 +514,9 @@ pub fn layout_fits(ty: &Type) -> bool {
         Layout::RowMajor => true,
         Layout::PositionLanes(lanes) => lanes > 0 && ty.rank() == 3,
         Layout::HeadMajor => ty.rank() == 3,
+        Layout::KeyBlocks(lanes) | Layout::ValueBlocks(lanes) => {
+            lanes > 0 && lanes % 8 == 0 && ty.rank() == 3 && !ty.dtype.is_block()
+        }
     }
 }
 

@@ -131,6 +131,52 @@ pub enum Layout {
     PositionLanes(u32),
     /// A cache `[C, heads, head_dim]` stored as `[heads][C][head_dim]`.
     HeadMajor,
+    /// A cache `[C, heads, head_dim]` stored as `[heads][C / w][head_dim / e][w][e]`, C rounded up
+    /// to a multiple of w, e elements making 16 bytes: the 16 bytes of w positions side by side
+    /// are what a wave of w lanes loads at once.
+    KeyBlocks(u32),
+    /// A cache `[C, heads, head_dim]` stored as `[heads][C / e][head_dim][e]`, C rounded up to a
+    /// multiple of w, e elements making 16 bytes: one element of e positions side by side.
+    ValueBlocks(u32),
+}
+
+impl Layout {
+    /// Capacity of a cache of `context` positions: whole blocks.
+    pub fn capacity(self, context: u64) -> u64 {
+        match self {
+            Layout::RowMajor | Layout::HeadMajor => context,
+            Layout::PositionLanes(lanes)
+            | Layout::KeyBlocks(lanes)
+            | Layout::ValueBlocks(lanes) => context.next_multiple_of(u64::from(lanes.max(1))),
+        }
+    }
+
+    /// Where element `[position, head, element]` of a cache `[context, heads, head_dim]` of
+    /// elements of `bytes` bytes lies, in elements: what the variants say, as a formula.
+    pub fn index(self, cache: [u64; 3], at: [u64; 3], bytes: u64) -> u64 {
+        let ([context, heads, head_dim], [position, head, element]) = (cache, at);
+        let capacity = self.capacity(context);
+        match self {
+            Layout::RowMajor => (position * heads + head) * head_dim + element,
+            Layout::HeadMajor => (head * capacity + position) * head_dim + element,
+            Layout::PositionLanes(lanes) => {
+                let lanes = u64::from(lanes.max(1));
+                let block = head * (capacity / lanes) + position / lanes;
+                (block * head_dim + element) * lanes + position % lanes
+            }
+            Layout::KeyBlocks(lanes) => {
+                let (lanes, wide) = (u64::from(lanes.max(1)), 16 / bytes);
+                let block = head * (capacity / lanes) + position / lanes;
+                let row = block * (head_dim / wide) + element / wide;
+                (row * lanes + position % lanes) * wide + element % wide
+            }
+            Layout::ValueBlocks(_) => {
+                let wide = 16 / bytes;
+                let block = head * (capacity / wide) + position / wide;
+                (block * head_dim + element) * wide + position % wide
+            }
+        }
+    }
 }
 
 /// The type of a value.

@@ -1,10 +1,9 @@
 //! `choose-layouts`: gives the KV caches the dtype and the memory layout that kernels read.
 //!
-//! Attention reads keys of several positions as one vector of scores, and values row by row. So the cache
-//! that is a key operand anywhere gets [`Layout::PositionLanes`], one that is a value operand
-//! [`Layout::HeadMajor`]: on every parameter, argument and result that is this cache. Elements are f32
-//! where all matrices are, for exact results, and f16 otherwise. Both are chosen here, where nothing but
-//! `attention` reads a cache, and that reads any form.
+//! The cache that is a key operand of attention anywhere gets the layout that the target wants for keys
+//! ([`TargetLayout`]), one that is a value operand that for values: on every parameter, argument and result
+//! that is this cache. Elements are f16, or f32 where all matrices are and the target wants exact caches.
+//! Both are chosen here, where nothing but `attention` reads a cache, and that reads any form.
 
 use crate::convert_weights::matrices_are_f32;
 use crate::pass::{PassError, PassOptions, PassReport};
@@ -16,19 +15,26 @@ const NAME: &str = "choose-layouts";
 /// What a target's kernels want of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetLayout {
-    /// f32 lanes of a vector: positions of the key cache that lie side by side.
-    pub lanes: u32,
+    /// Caches of keys.
+    pub keys: Layout,
+    /// Caches of values.
+    pub values: Layout,
+    /// Whether caches are f32 where all matrices are.
+    pub exact_caches: bool,
 }
 
 impl Default for TargetLayout {
     fn default() -> Self {
-        TargetLayout { lanes: 16 }
+        TargetLayout {
+            keys: Layout::PositionLanes(16),
+            values: Layout::HeadMajor,
+            exact_caches: true,
+        }
     }
 }
 
 /// The pass.
 pub fn run(module: Module, options: &PassOptions) -> Result<(Module, PassReport), PassError> {
-    let keys = Layout::PositionLanes(options.layout.lanes.max(1));
     let classes = StorageClasses::new(&module);
     let mut layouts: Vec<Option<Layout>> = vec![None; classes.len()];
     for (index, function) in module.functions.iter().enumerate() {
@@ -36,7 +42,7 @@ pub fn run(module: Module, options: &PassOptions) -> Result<(Module, PassReport)
             let Op::Attention { .. } = inst.op else {
                 continue;
             };
-            for (operand, layout) in [(1, keys), (2, Layout::HeadMajor)] {
+            for (operand, layout) in [(1, options.layout.keys), (2, options.layout.values)] {
                 let class = classes.of(FuncId(index as u32), inst.operands[operand]);
                 let chosen = layouts[class].get_or_insert(layout);
                 if *chosen != layout {
@@ -51,10 +57,8 @@ pub fn run(module: Module, options: &PassOptions) -> Result<(Module, PassReport)
             }
         }
     }
-    let dtype = match matrices_are_f32(&module, &classes) {
-        true => DType::F32,
-        false => DType::F16,
-    };
+    let exact = options.layout.exact_caches && matrices_are_f32(&module, &classes);
+    let dtype = if exact { DType::F32 } else { DType::F16 };
     let mut report = PassReport::default();
     let module = retype(NAME, module, |func, value, ty| {
         if let Some(layout) = layouts[classes.of(func, value)] {
@@ -63,6 +67,8 @@ pub fn run(module: Module, options: &PassOptions) -> Result<(Module, PassReport)
             report.count(match layout {
                 Layout::PositionLanes(_) => "position-lanes",
                 Layout::HeadMajor | Layout::RowMajor => "head-major",
+                Layout::KeyBlocks(_) => "key-blocks",
+                Layout::ValueBlocks(_) => "value-blocks",
             });
         }
     })?;

@@ -1,23 +1,28 @@
 //! A macro-op where it stands: its types, and how its operands lie in memory.
 
 use super::{ArgRole, KernelError, KernelSource, Variant, extent_expr};
-use crate::Target;
 use crate::mlir::{Builder, Value};
-use crate::pack::PackedLayout;
-use waveloom_ir::{Dim, Function, Inst, Module, Op, Type, ValueId};
+use waveloom_ir::{DType, Dim, Function, Inst, Module, Op, Type, ValueId};
 use waveloom_plan as plan;
 
 /// One application of a macro-op, and what its kernel is made for.
-#[derive(Clone, Copy)]
-pub(super) struct Instance<'a> {
+pub(super) struct Instance<'a, T> {
     pub module: &'a Module,
     pub function: &'a Function,
     pub inst: &'a Inst,
     pub variant: Variant,
-    pub target: &'a Target,
+    pub target: &'a T,
 }
 
-impl<'a> Instance<'a> {
+impl<T> Clone for Instance<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Instance<'_, T> {}
+
+impl<'a, T> Instance<'a, T> {
     /// The type of operand `index`.
     pub fn operand(&self, index: usize) -> &'a Type {
         self.function.ty(self.inst.operands[index])
@@ -60,26 +65,25 @@ impl<'a> Instance<'a> {
         })
     }
 
-    /// How operand `index` lies in memory if it is a weight that was packed as a matrix.
-    pub fn packed(&self, index: usize) -> Result<Option<PackedLayout>, KernelError> {
-        let Some(ty) = self.weight(self.function, self.inst.operands[index]) else {
-            return Ok(None);
-        };
-        let [Dim::Const(rows), Dim::Const(cols)] = ty.shape[..] else { return Ok(None) };
-        PackedLayout::new(ty.dtype, rows, cols, self.target)
-            .map(Some)
-            .ok_or_else(|| self.unsupported(format!("no kernel reads {} weights", ty.dtype)))
+    /// The type of operand `index`, with its rows and columns, if it is a weight that is packed as a
+    /// matrix.
+    pub fn matrix(&self, index: usize) -> Option<(DType, u64, u64)> {
+        let ty = self.weight(self.function, self.inst.operands[index])?;
+        match ty.shape[..] {
+            [Dim::Const(rows), Dim::Const(cols)] => Some((ty.dtype, rows, cols)),
+            _ => None,
+        }
     }
 
     /// Refuses operands that were packed as matrices: few kernels can read them.
     pub fn refuse_packed(&self) -> Result<(), KernelError> {
-        for index in 0..self.inst.operands.len() {
-            if self.packed(index)?.is_some() {
+        match (0..self.inst.operands.len()).find(|&index| self.matrix(index).is_some()) {
+            None => Ok(()),
+            Some(index) => {
                 let what = format!("operand {index} is a weight packed as a matrix");
-                return Err(self.unsupported(what));
+                Err(self.unsupported(what))
             }
         }
-        Ok(())
     }
 
     /// The declared type of the weight that `value` is, looking through calls and reshapes.
@@ -124,9 +128,16 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    /// A kernel that a CPU calls with a range of work items.
     pub fn new(stem: impl Into<String>) -> Draft {
         let stem = stem.into();
         Draft { builder: Builder::new(&stem), stem, args: vec![] }
+    }
+
+    /// A kernel that a GPU runs in workgroups of `workgroup` work-items.
+    pub fn for_gpu(stem: impl Into<String>, workgroup: u32) -> Draft {
+        let stem = stem.into();
+        Draft { builder: Builder::for_gpu(&stem, workgroup), stem, args: vec![] }
     }
 
     fn slot(&mut self, role: ArgRole) -> usize {
@@ -140,6 +151,12 @@ impl Draft {
     /// The address of the buffer of operand (or, after them, result) `index`.
     pub fn buffer(&mut self, index: usize) -> Value {
         let slot = self.slot(ArgRole::Buffer(index));
+        self.builder.arg_ptr(slot)
+    }
+
+    /// The address of the scratch that all launches share, on a GPU.
+    pub fn scratch(&mut self) -> Value {
+        let slot = self.slot(ArgRole::Scratch);
         self.builder.arg_ptr(slot)
     }
 

@@ -1,21 +1,17 @@
 //! Kernels of macro-ops: one generator per family, and the description that the plan needs of
 //! what it made.
 
-mod attention;
-pub mod gemm;
+pub mod cpu;
+pub mod gpu;
 mod instance;
 mod real;
-mod rows;
-pub mod sample;
 pub mod scalar;
-#[cfg(test)]
-mod testing;
 
 use crate::Target;
 use crate::lower::KernelText;
 use instance::Instance;
 use thiserror::Error;
-use waveloom_ir::{Dim, Function, InstId, Module, Op};
+use waveloom_ir::{Dim, Function, InstId, Module};
 use waveloom_plan as plan;
 
 /// The symbols of every plan, in the plan's order: step tokens, cache length, cache capacity.
@@ -52,6 +48,8 @@ pub enum ArgRole {
     Buffer(usize),
     /// A number.
     Scalar(plan::Expr),
+    /// The address of the scratch that all launches share, on a GPU.
+    Scratch,
 }
 
 /// A kernel and all that a plan says about it.
@@ -63,11 +61,11 @@ pub struct KernelSource {
     pub summary: String,
     /// The code; its symbol is the stem until [`KernelSource::rename`].
     pub text: KernelText,
-    /// Number of work items, over the plan's symbols.
+    /// Number of work items, or of workgroups on a GPU, over the plan's symbols.
     pub items: plan::Expr,
     /// Argument slots.
     pub args: Vec<ArgRole>,
-    /// Bytes of scratch that one worker needs.
+    /// Bytes of scratch that one worker, or the GPU, needs.
     pub scratch_bytes: u64,
     /// Whether it reads its weights once from start to end, as products do and lookups do not.
     pub streams_weights: bool,
@@ -89,7 +87,11 @@ impl KernelSource {
 
     /// Its entry in a plan.
     pub fn entry(&self) -> plan::Kernel {
-        plan::Kernel { name: self.text.name.clone(), summary: self.summary.clone() }
+        plan::Kernel {
+            name: self.text.name.clone(),
+            summary: self.summary.clone(),
+            workgroup: self.text.workgroup,
+        }
     }
 }
 
@@ -110,15 +112,21 @@ pub fn kernel_for(
         .insts
         .get(inst.index())
         .ok_or_else(|| KernelError("no such instruction".to_string()))?;
-    let op = Instance { module, function, inst, variant, target };
-    match &inst.op {
-        Op::Gemm { attr } => gemm::kernel_for(module, function, inst, attr, variant, target),
-        Op::Attention { attr } => attention::kernel(&op, attr),
-        Op::Embed {} => rows::embed(&op),
-        Op::Norm { eps } => rows::norm(&op, *eps),
-        Op::Map { expr } => rows::map(&op, expr),
-        Op::Rope {} => rows::rope(&op),
-        Op::CacheAppend {} => rows::cache_append(&op),
-        other => Err(KernelError(format!("`{}` has no kernel", other.mnemonic()))),
+    match target {
+        Target::Cpu(target) => {
+            cpu::kernel_for(&Instance { module, function, inst, variant, target })
+        }
+        Target::Amd(target) => {
+            gpu::kernel_for(&Instance { module, function, inst, variant, target })
+        }
+    }
+}
+
+/// The kernel that draws a token from `vocab` logits. Buffers: logits, sampling parameters, tokens,
+/// positions, last, history.
+pub fn sampler(vocab: u32, target: &Target) -> Result<KernelSource, KernelError> {
+    match target {
+        Target::Cpu(target) => cpu::sample::kernel(vocab, target),
+        Target::Amd(target) => gpu::sample::kernel(vocab, target),
     }
 }

@@ -58,74 +58,117 @@ impl Cmp {
     }
 }
 
-/// Builds one kernel with the ABI of `docs/architecture.md`:
-/// `void name(const uint64_t *args, int64_t first, int64_t last, void *scratch)`.
+/// Builds one kernel with one of the two ABIs of `docs/architecture.md`. On a CPU:
+/// `void name(const uint64_t *args, int64_t first, int64_t last, void *scratch)`; on a GPU: a
+/// parameter per argument slot.
 #[derive(Debug)]
 pub struct Builder {
     name: String,
     body: String,
     next: u32,
     depth: usize,
-    args: Value,
-    first: Value,
-    last: Value,
-    scratch: Value,
+    abi: Abi,
 }
 
+/// How a kernel gets its arguments.
+#[derive(Debug)]
+enum Abi {
+    Cpu,
+    Gpu(Gpu),
+}
+
+/// What a kernel for a GPU has claimed so far.
+#[derive(Debug)]
+pub(super) struct Gpu {
+    /// Work-items of a workgroup.
+    pub workgroup: u32,
+    /// Types of the parameters; unused slots are numbers.
+    pub parameters: Vec<Elem>,
+    /// Bytes of the local data share.
+    pub shared_bytes: u32,
+}
+
+/// Parameters of a kernel for a CPU, by id.
+const ARGS: Value = Value { id: 0, ty: Elem::Ptr.scalar() };
+const FIRST: Value = Value { id: 1, ty: Elem::I64.scalar() };
+const LAST: Value = Value { id: 2, ty: Elem::I64.scalar() };
+const SCRATCH: Value = Value { id: 3, ty: Elem::Ptr.scalar() };
+
 impl Builder {
-    /// Starts the kernel called `name` (a C identifier).
+    /// Starts a kernel for a CPU called `name` (a C identifier).
     pub fn new(name: &str) -> Builder {
-        let parameter = |id, elem: Elem| Value { id, ty: elem.scalar() };
-        Builder {
-            name: name.to_string(),
-            body: String::new(),
-            next: 4,
-            depth: 2,
-            args: parameter(0, Elem::Ptr),
-            first: parameter(1, Elem::I64),
-            last: parameter(2, Elem::I64),
-            scratch: parameter(3, Elem::Ptr),
-        }
+        Builder { name: name.to_string(), body: String::new(), next: 4, depth: 2, abi: Abi::Cpu }
+    }
+
+    /// Starts a kernel for a GPU, to run in workgroups of `workgroup` work-items.
+    pub fn for_gpu(name: &str, workgroup: u32) -> Builder {
+        let gpu = Gpu { workgroup, parameters: vec![], shared_bytes: 0 };
+        Builder { abi: Abi::Gpu(gpu), ..Builder::new(name) }
     }
 
     /// Ends the kernel.
     pub fn finish(self) -> KernelText {
-        let Builder { name, body, .. } = self;
+        let Builder { name, body, abi, .. } = self;
+        let (globals, parameters, workgroup) = match &abi {
+            Abi::Cpu => {
+                let parameters = [ARGS, FIRST, LAST, SCRATCH];
+                let list: Vec<String> =
+                    parameters.iter().map(|p| format!("{p}: {}", p.ty)).collect();
+                (String::new(), list.join(", "), 0)
+            }
+            Abi::Gpu(gpu) => (gpu.globals(), gpu.parameter_list(), gpu.workgroup),
+        };
         let mlir = format!(
-            "module {{\n  func.func @{name}(%0: !llvm.ptr, %1: i64, %2: i64, %3: !llvm.ptr) {{\n\
-             {body}    func.return\n  }}\n}}\n"
+            "module {{\n{globals}  func.func @{name}({parameters}) {{\n{body}    func.return\n  \
+             }}\n}}\n"
         );
-        KernelText { name, mlir }
+        KernelText { name, mlir, workgroup }
     }
 
-    /// First work item.
+    /// What belongs to a GPU's kernel alone.
+    ///
+    /// # Panics
+    /// In a kernel for a CPU.
+    pub(super) fn gpu(&mut self) -> &mut Gpu {
+        match &mut self.abi {
+            Abi::Gpu(gpu) => gpu,
+            Abi::Cpu => panic!("kernel {} is for a CPU", self.name),
+        }
+    }
+
+    /// First work item, on a CPU.
     pub fn first(&self) -> Value {
-        self.first
+        FIRST
     }
 
-    /// One past the last work item.
+    /// One past the last work item, on a CPU.
     pub fn last(&self) -> Value {
-        self.last
+        LAST
     }
 
-    /// The worker's scratch, aligned to 64 bytes.
+    /// The worker's scratch, aligned to 64 bytes, on a CPU.
     pub fn scratch(&self) -> Value {
-        self.scratch
+        SCRATCH
     }
 
     /// Argument slot `index` as an address.
     pub fn arg_ptr(&mut self, index: usize) -> Value {
-        self.arg(index, Elem::Ptr)
+        match &mut self.abi {
+            Abi::Cpu => self.arg(index, Elem::Ptr),
+            Abi::Gpu(gpu) => gpu.parameter(index, Elem::Global),
+        }
     }
 
     /// Argument slot `index` as an `i64`.
     pub fn arg_i64(&mut self, index: usize) -> Value {
-        self.arg(index, Elem::I64)
+        match &mut self.abi {
+            Abi::Cpu => self.arg(index, Elem::I64),
+            Abi::Gpu(gpu) => gpu.parameter(index, Elem::I64),
+        }
     }
 
     fn arg(&mut self, index: usize, elem: Elem) -> Value {
-        let args = self.args;
-        let slot = self.offset_const(args, 8 * index as i64);
+        let slot = self.offset_const(ARGS, 8 * index as i64);
         self.emit(elem.scalar(), |t| {
             format!("llvm.load {slot} invariant {{alignment = 8 : i64}} : !llvm.ptr -> {t}")
         })
@@ -133,13 +176,13 @@ impl Builder {
 
     // ---- text -------------------------------------------------------------------------------
 
-    fn fresh(&mut self, ty: Ty) -> Value {
+    pub(super) fn fresh(&mut self, ty: Ty) -> Value {
         let id = self.next;
         self.next += 1;
         Value { id, ty }
     }
 
-    fn line(&mut self, text: &str) {
+    pub(super) fn line(&mut self, text: &str) {
         for _ in 0..self.depth {
             self.body.push_str("  ");
         }
@@ -148,7 +191,7 @@ impl Builder {
     }
 
     /// Emits an op with one result of type `ty`; `op` gets the type's spelling.
-    fn emit(&mut self, ty: Ty, op: impl FnOnce(Ty) -> String) -> Value {
+    pub(super) fn emit(&mut self, ty: Ty, op: impl FnOnce(Ty) -> String) -> Value {
         let value = self.fresh(ty);
         let text = format!("{value} = {}", op(ty));
         self.line(&text);
@@ -581,7 +624,7 @@ impl Builder {
     /// The address `bytes` (an `i64`) further.
     pub fn offset(&mut self, pointer: Value, bytes: Value) -> Value {
         assert_eq!(bytes.ty, Elem::I64.scalar(), "offset");
-        self.emit(Elem::Ptr.scalar(), |p| {
+        self.emit(pointer.ty, |p| {
             format!("llvm.getelementptr inbounds {pointer}[{bytes}] : ({p}, i64) -> {p}, i8")
         })
     }
@@ -589,7 +632,7 @@ impl Builder {
     /// The address `bytes` further, which need not be within any object: for prefetches.
     pub fn offset_anywhere(&mut self, pointer: Value, bytes: Value) -> Value {
         assert_eq!(bytes.ty, Elem::I64.scalar(), "offset_anywhere");
-        self.emit(Elem::Ptr.scalar(), |p| {
+        self.emit(pointer.ty, |p| {
             format!("llvm.getelementptr {pointer}[{bytes}] : ({p}, i64) -> {p}, i8")
         })
     }
@@ -617,9 +660,10 @@ impl Builder {
 
     /// Loads a value from an address aligned to `align` bytes.
     pub fn load_aligned(&mut self, pointer: Value, ty: impl Into<Ty>, align: u32) -> Value {
-        assert_eq!(pointer.ty, Elem::Ptr.scalar(), "load");
+        assert!(pointer.ty.elem.is_address(), "load");
+        let address = pointer.ty;
         self.emit(ty.into(), |t| {
-            format!("llvm.load {pointer} {{alignment = {align} : i64}} : !llvm.ptr -> {t}")
+            format!("llvm.load {pointer} {{alignment = {align} : i64}} : {address} -> {t}")
         })
     }
 
@@ -630,10 +674,10 @@ impl Builder {
 
     /// Stores a value to an address aligned to `align` bytes.
     pub fn store_aligned(&mut self, value: Value, pointer: Value, align: u32) {
-        assert_eq!(pointer.ty, Elem::Ptr.scalar(), "store");
+        assert!(pointer.ty.elem.is_address(), "store");
         let text = format!(
-            "llvm.store {value}, {pointer} {{alignment = {align} : i64}} : {}, !llvm.ptr",
-            value.ty
+            "llvm.store {value}, {pointer} {{alignment = {align} : i64}} : {}, {}",
+            value.ty, pointer.ty
         );
         self.line(&text);
     }
@@ -698,7 +742,7 @@ impl Builder {
 
     // ---- control ----------------------------------------------------------------------------
 
-    /// `for i in (from..to).step_by(step)`, carrying values: `body` gets i and the carried values
+    /// `for i in (from..to).step_by(step)`, of i32 or i64, carrying values: `body` gets i and the carried values
     /// and returns their next ones; the result is the last ones.
     pub fn for_loop<const N: usize>(
         &mut self,
@@ -727,8 +771,9 @@ impl Builder {
         carried: &[Value],
         body: impl FnOnce(&mut Self, Value, &[Value]) -> Vec<Value>,
     ) -> Vec<Value> {
-        let step = self.i64(step);
-        let index = self.fresh(Elem::I64.scalar());
+        self.same("for", from, to);
+        let step = self.int(from.ty, step);
+        let index = self.fresh(from.ty);
         let inner: Vec<Value> = carried.iter().map(|v| self.fresh(v.ty)).collect();
         let (text, next) = self.region(|k| {
             let next = body(k, index, &inner);
@@ -744,7 +789,7 @@ impl Builder {
                 inner.iter().zip(carried).map(|(i, c)| format!("{i} = {c}")).collect();
             let _ = write!(head, " iter_args({}) -> ({})", pairs.join(", "), types(&results));
         }
-        head.push_str(" : i64 {");
+        let _ = write!(head, " : {} {{", from.ty);
         self.line(&head);
         self.body.push_str(&text);
         self.line("}");

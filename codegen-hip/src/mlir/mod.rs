@@ -1,6 +1,7 @@
 //! Kernels as MLIR text: a typed builder, and numeric functions over it.
 
 pub mod builder;
+pub mod gpu;
 pub mod math;
 pub mod types;
 

@@ -23,8 +23,12 @@ pub enum Elem {
     F32,
     /// IEEE binary64.
     F64,
-    /// An address.
+    /// An address in the memory of the processor that runs the kernel.
     Ptr,
+    /// An address in a GPU's global memory.
+    Global,
+    /// An address in the local data share of a GPU's workgroup.
+    Shared,
 }
 
 impl Elem {
@@ -33,8 +37,8 @@ impl Elem {
         match self {
             Elem::I1 | Elem::I8 => 1,
             Elem::I16 | Elem::F16 | Elem::BF16 => 2,
-            Elem::I32 | Elem::F32 => 4,
-            Elem::I64 | Elem::F64 | Elem::Ptr => 8,
+            Elem::I32 | Elem::F32 | Elem::Shared => 4,
+            Elem::I64 | Elem::F64 | Elem::Ptr | Elem::Global => 8,
         }
     }
 
@@ -44,6 +48,11 @@ impl Elem {
             Elem::I1 => 1,
             _ => self.bytes() * 8,
         }
+    }
+
+    /// Whether it is an address.
+    pub const fn is_address(self) -> bool {
+        matches!(self, Elem::Ptr | Elem::Global | Elem::Shared)
     }
 
     /// Whether arithmetic on it is floating-point.
@@ -64,6 +73,8 @@ impl Elem {
             Elem::F32 => "f32",
             Elem::F64 => "f64",
             Elem::Ptr => "!llvm.ptr",
+            Elem::Global => "!llvm.ptr<1>",
+            Elem::Shared => "!llvm.ptr<3>",
         }
     }
 
@@ -128,8 +139,16 @@ pub struct Value {
     pub ty: Ty,
 }
 
+impl Value {
+    /// Ids from here on are parameters of a kernel for a GPU.
+    pub(super) const PARAMETERS: u32 = 1 << 31;
+}
+
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "%{}", self.id)
+        match self.id.checked_sub(Value::PARAMETERS) {
+            Some(parameter) => write!(f, "%arg{parameter}"),
+            None => write!(f, "%{}", self.id),
+        }
     }
 }

@@ -56,10 +56,7 @@ impl CpuTarget {
             "cpu" => CpuTarget::host(),
             "cpu-v3" => Ok(CpuTarget::x86_64_v3("cpu-v3")),
             "cpu-v4" => Ok(CpuTarget::x86_64_v4("cpu-v4")),
-            _ => Err(CodegenError::UnknownTarget {
-                name: name.to_string(),
-                known: Self::NAMES.join(", "),
-            }),
+            _ => Err(CodegenError::unknown_target(name)),
         }
     }
 

@@ -260,10 +260,11 @@ impl Attr for Type {
         let dtype = DType::read(parser)?;
         let shape = Shape::read(parser)?;
         let layout = if parser.eat_at("lanes") {
-            parser.expect("<")?;
-            let lanes = parser.number("a number of lanes")?;
-            parser.expect(">")?;
-            Layout::PositionLanes(lanes)
+            Layout::PositionLanes(layout_parameter(parser)?)
+        } else if parser.eat_at("key_blocks") {
+            Layout::KeyBlocks(layout_parameter(parser)?)
+        } else if parser.eat_at("value_blocks") {
+            Layout::ValueBlocks(layout_parameter(parser)?)
         } else if parser.eat_at("head_major") {
             Layout::HeadMajor
         } else {
@@ -274,6 +275,14 @@ impl Attr for Type {
     fn ids(&self, visit: &mut dyn FnMut(AttrId)) {
         self.shape.ids(visit);
     }
+}
+
+/// `<16>`.
+fn layout_parameter(parser: &mut Parser<'_>) -> Read<u32> {
+    parser.expect("<")?;
+    let number = parser.number("a number of lanes")?;
+    parser.expect(">")?;
+    Ok(number)
 }
 
 impl Attr for WeightId {

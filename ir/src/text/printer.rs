@@ -188,6 +188,8 @@ impl fmt::Display for TypeText<'_> {
             Layout::RowMajor => Ok(()),
             Layout::PositionLanes(lanes) => write!(f, " @lanes<{lanes}>"),
             Layout::HeadMajor => f.write_str(" @head_major"),
+            Layout::KeyBlocks(lanes) => write!(f, " @key_blocks<{lanes}>"),
+            Layout::ValueBlocks(lanes) => write!(f, " @value_blocks<{lanes}>"),
         }
     }
 }

@@ -11,9 +11,7 @@ use crate::oracle::assert_same;
 use std::fs;
 use std::path::{Path, PathBuf};
 use waveloom_ir::{DType, Module, parse, print};
-use waveloom_passes::{
-    PASSES, Pass, PassOptions, TargetLayout, WeightDtype, find_pass, run_passes,
-};
+use waveloom_passes::{PASSES, Pass, PassOptions, WeightDtype, find_pass, run_passes};
 
 const SEPARATOR: &str = "// =>\n";
 
@@ -37,7 +35,7 @@ fn command(line: &str) -> Command {
             }
             "--lanes" => {
                 let lanes = value.parse().expect("a number");
-                command.options.layout = TargetLayout { lanes };
+                command.options.layout.keys = Layout::PositionLanes(lanes);
             }
             "--stop" => {
                 let tokens = value.split(',').map(|token| token.parse().expect("a token"));

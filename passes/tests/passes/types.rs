@@ -69,13 +69,17 @@ fn other_dtypes_cannot_be_asked_for() {
     assert_eq!(WeightDtype::parse("q8_0"), Some(WeightDtype::Convert(DType::Q8_0)));
 }
 
+fn eight_lanes() -> TargetLayout {
+    TargetLayout { keys: Layout::PositionLanes(8), ..TargetLayout::default() }
+}
+
 #[test]
 fn caches_get_their_layouts_everywhere() {
     for module in [
         build(llama()),
         run(&["fuse-gemm-inputs", "fuse-prologue", "fuse-epilogue"], build(llama())),
     ] {
-        let options = PassOptions { layout: TargetLayout { lanes: 8 }, ..PassOptions::default() };
+        let options = PassOptions { layout: eight_lanes(), ..PassOptions::default() };
         let pass = find_pass("choose-layouts").expect("a known pass");
         let module = run_passes([pass], module, &options, &mut |_| Ok(())).expect("succeeds");
         for function in &module.functions {

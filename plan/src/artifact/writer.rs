@@ -63,7 +63,7 @@ pub fn write_artifact(
     sections: Vec<Section<'_>>,
 ) -> Result<u64, ArtifactError> {
     let sections = align_weights(sections);
-    check_sections(info, &sections)?;
+    check_sections(&sections)?;
     let fail = |source| ArtifactError::write(path, source);
     // Renaming over a device or a folder would replace or miss it.
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
@@ -105,7 +105,7 @@ fn align_weights(sections: Vec<Section<'_>>) -> Vec<Section<'_>> {
 }
 
 /// The rules of the format that a list of sections can break.
-fn check_sections(info: &ArtifactInfo, sections: &[Section<'_>]) -> Result<(), ArtifactError> {
+fn check_sections(sections: &[Section<'_>]) -> Result<(), ArtifactError> {
     let mut names = HashSet::new();
     let mut end = 0u64;
     for section in sections {

@@ -21,7 +21,7 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     // The compiler makes a temporary file of its own when it has something to write; this one only
     // finds out early that it could not.
     drop(PendingFile::create(&args.output)?);
-    let targets = options.targets.iter().map(|target| target.name.clone());
+    let targets = options.targets.iter().map(|target| target.name().to_string());
     let dump = Dump::new(args.dump_phases_to.as_deref(), args.print_ir_after.as_deref(), targets);
     let mut watcher = Watcher { progress: Progress::new(args.json), dump, passes: vec![] };
     let start = Instant::now();

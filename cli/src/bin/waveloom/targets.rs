@@ -13,19 +13,19 @@ struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     unavailable: Option<String>,
     triple: Option<&'static str>,
-    vector_bits: Option<u32>,
+    description: Option<String>,
     requires: Vec<&'static str>,
 }
 
 impl Entry {
     fn new(name: &'static str) -> Entry {
         let empty =
-            Entry { name, unavailable: None, triple: None, vector_bits: None, requires: vec![] };
+            Entry { name, unavailable: None, triple: None, description: None, requires: vec![] };
         match Target::from_name(name) {
             Ok(target) => Entry {
-                triple: Some(target.triple),
-                vector_bits: Some(target.vector_bytes() * 8),
-                requires: target.requires,
+                triple: Some(target.triple()),
+                description: Some(target.to_string()),
+                requires: target.requires(),
                 ..empty
             },
             Err(error) => Entry { unavailable: Some(error.to_string()), ..empty },
@@ -33,9 +33,9 @@ impl Entry {
     }
 
     fn row(&self) -> Vec<String> {
-        let what = match (&self.unavailable, self.vector_bits) {
+        let what = match (&self.unavailable, &self.description) {
             (Some(why), _) => format!("not available: {why}"),
-            (None, bits) => format!("{}-bit vectors", bits.unwrap_or(0)),
+            (None, description) => description.clone().unwrap_or_default(),
         };
         vec![self.name.to_string(), what, self.requires.join(" ")]
     }

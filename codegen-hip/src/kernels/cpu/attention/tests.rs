@@ -1,10 +1,10 @@
 //! Attention kernels against a scalar reference in f64.
 
-use crate::Target;
 use crate::harness::{Aligned, Loaded, on_cpu, random_f32, runnable_targets};
-use crate::kernels::testing::{C, Runner, T, f32s, i32s, kernel, read_f32s};
+use crate::kernels::cpu::testing::{C, Runner, T, f32s, i32s, kernel, read_f32s};
 use crate::kernels::{KernelError, Variant, kernel_for};
 use crate::mlir::{Builder, Elem};
+use crate::target::CpuTarget;
 use half::f16;
 use waveloom_ir::{AttentionAttr, DType, Dim, F32, InstId, Layout, Op, Type};
 
@@ -156,7 +156,7 @@ impl Case {
         results
     }
 
-    fn check(&self, runner: &Runner, target: &Target) {
+    fn check(&self, runner: &Runner, target: &CpuTarget) {
         let mut buffers = self.buffers(target.lanes as usize);
         runner.run(&mut buffers, self.symbols());
         let count = self.queries.len();
@@ -234,7 +234,7 @@ fn windows_and_soft_caps() {
 
 #[test]
 fn a_nan_in_a_query_shows() {
-    let target = Target::host().unwrap();
+    let target = CpuTarget::host().unwrap();
     let attr = attr(1, 1, 16);
     let op = Op::Attention { attr: attr.clone() };
     let types = types(&attr, DType::F32, target.lanes);
@@ -248,9 +248,9 @@ fn a_nan_in_a_query_shows() {
 
 #[test]
 fn what_has_no_kernel_is_refused() {
-    let target = Target::from_name("cpu-v3").unwrap();
+    let target = CpuTarget::from_name("cpu-v3").unwrap();
     let refuse = |attr: &AttentionAttr, lanes: u32, cache: DType| -> KernelError {
-        let mut module = crate::kernels::testing::module();
+        let mut module = crate::kernels::cpu::testing::module();
         let mut function = waveloom_ir::FunctionBuilder::new(&module, "main");
         let operands: Vec<_> =
             types(attr, cache, lanes).into_iter().map(|ty| function.param("x", ty)).collect();
@@ -258,7 +258,8 @@ fn what_has_no_kernel_is_refused() {
         let function = function.finish(&results);
         module.add_function(function);
         let function = &module.functions[0];
-        kernel_for(&module, function, InstId(0), Variant::Decode, &target).unwrap_err()
+        kernel_for(&module, function, InstId(0), Variant::Decode, &target.clone().into())
+            .unwrap_err()
     };
     assert_eq!(
         refuse(&attr(2, 1, 16), 16, DType::F32).to_string(),
@@ -283,7 +284,7 @@ fn measure(mut run: impl FnMut()) -> f64 {
 }
 
 /// Multiply-adds on registers alone, in GFLOP/s.
-fn peak(target: &Target) -> f64 {
+fn peak(target: &CpuTarget) -> f64 {
     const TURNS: i64 = 1 << 20;
     let mut k = Builder::new("peak");
     let at = k.arg_ptr(0);

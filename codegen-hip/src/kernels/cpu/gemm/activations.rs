@@ -13,10 +13,10 @@
 //!   would cost more accuracy than the weights' own rounding (`docs/measuring.md`).
 
 use super::{Env, Gemm, GemmSpec, Rows, TileConfig};
-use crate::Target;
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Ty, Value};
 use crate::pack::{BLOCK, PackedLayout};
+use crate::target::CpuTarget;
 use waveloom_ir::DType;
 
 /// K is padded to a multiple of this in the plain forms.
@@ -52,7 +52,7 @@ impl Form {
     /// bf16 weights multiply bf16 pairs for a single row only: there the fewest instructions per
     /// byte count, while over many rows `vdpbf16ps`, at one in two cycles, is slower than two
     /// fused multiply-adds on weights widened once.
-    pub(super) fn of(layout: &PackedLayout, rows: &Rows, target: &Target) -> Form {
+    pub(super) fn of(layout: &PackedLayout, rows: &Rows, target: &CpuTarget) -> Form {
         match layout.dtype {
             DType::Q8_0 if layout.q8_bias == 0 => Form::Int8(Correction::None),
             DType::Q8_0 => Form::Int8(Correction::ZeroPoint(layout.q8_bias)),
@@ -93,7 +93,7 @@ pub(super) struct Int8 {
 }
 
 impl Activations {
-    pub(super) fn new(spec: &GemmSpec, config: &TileConfig, target: &Target) -> Activations {
+    pub(super) fn new(spec: &GemmSpec, config: &TileConfig, target: &CpuTarget) -> Activations {
         let forms: Vec<Form> =
             spec.weights.iter().map(|w| Form::of(w, &spec.rows, target)).collect();
         let rows = u64::from(config.block_rows);

@@ -7,8 +7,8 @@ use super::section::accumulators;
 use super::spec::packed_layout;
 use super::*;
 use crate::harness::{Aligned, Arg, Loaded, input, output, random_f32, runnable_targets};
+use crate::kernels::cpu::testing::{self, C, T};
 use crate::kernels::kernel_for as dispatch;
-use crate::kernels::testing::{self, C, T};
 use crate::pack::{BLOCK, PackedLayout, pack_weight};
 use crate::target::Int8Dot;
 use half::{bf16, f16};
@@ -80,10 +80,7 @@ impl Extra {
     fn cache(dtype: DType, layout: Layout, capacity: u64, heads: u64, dim: u64) -> Extra {
         let mut ty = Type::new(dtype, [Dim::Const(capacity), Dim::Const(heads), Dim::Const(dim)]);
         ty.layout = layout;
-        let rows = match layout {
-            Layout::PositionLanes(width) => capacity.next_multiple_of(width.into()),
-            Layout::HeadMajor | Layout::RowMajor => capacity,
-        };
+        let rows = layout.capacity(capacity);
         let nines = vec![9.0; (rows * heads * dim) as usize];
         let data = storage::quantize(dtype, &nines, nines.len()).unwrap();
         Extra { ty, data }
@@ -121,7 +118,7 @@ impl Case {
         }
     }
 
-    fn spec(&self, target: &Target) -> GemmSpec {
+    fn spec(&self, target: &CpuTarget) -> GemmSpec {
         GemmSpec {
             rows: match self.m {
                 1 => Rows::One,
@@ -158,19 +155,23 @@ impl Case {
     }
 
     /// Runs the kernel in one go and in parts, requires the same bits, and gives them.
-    fn run(&self, target: &Target) -> Results {
+    fn run(&self, target: &CpuTarget) -> Results {
         let spec = self.spec(target);
         self.run_with(target, TileConfig::default_for(&spec, target))
     }
 
-    fn run_with(&self, target: &Target, config: TileConfig) -> Results {
+    fn run_with(&self, target: &CpuTarget, config: TileConfig) -> Results {
         let spec = self.spec(target);
         let source = kernel(&spec, config, target).unwrap();
         let loaded = Loaded::new(&source.text, target).unwrap();
         let packed: Vec<Aligned> = self
             .weights
             .iter()
-            .map(|w| Aligned::from_bytes(&pack_weight("w", &w.ty, &w.bytes, target).unwrap()))
+            .map(|w| {
+                Aligned::from_bytes(
+                    &pack_weight("w", &w.ty, &w.bytes, &target.clone().into()).unwrap(),
+                )
+            })
             .collect();
         let extras: Vec<Aligned> =
             self.extras.iter().map(|extra| Aligned::from_bytes(&extra.data)).collect();
@@ -222,7 +223,7 @@ impl Case {
 
     /// Accumulators of a row: `[weight][column]`, and the largest effect of one activation
     /// quantized the other way, which a last-bit difference of the norm can cause.
-    fn accumulators(&self, m: usize, target: &Target) -> (Vec<Vec<f64>>, f64) {
+    fn accumulators(&self, m: usize, target: &CpuTarget) -> (Vec<Vec<f64>>, f64) {
         let x = self.normed(m);
         let mut flip: f64 = 0.0;
         let mut all = vec![];
@@ -240,7 +241,7 @@ impl Case {
     }
 
     /// Values of an output `[m][column]`, and the tolerance for quantization flips.
-    fn reference(&self, output: &GemmOutput, target: &Target) -> (Vec<Vec<f64>>, f64) {
+    fn reference(&self, output: &GemmOutput, target: &CpuTarget) -> (Vec<Vec<f64>>, f64) {
         let mut flip: f64 = 0.0;
         let rows = (0..self.m).map(|m| {
             let (accumulators, step) = self.accumulators(m, target);
@@ -319,7 +320,7 @@ impl Case {
         }
     }
 
-    fn check_on(&self, target: &Target, results: &Results) {
+    fn check_on(&self, target: &CpuTarget, results: &Results) {
         let summary = self.spec(target).summary();
         let mut caches = results.caches.iter();
         for (output, dense) in self.outputs.iter().zip(&results.dense) {
@@ -368,15 +369,9 @@ impl Case {
         for position in 0..capacity {
             for head in 0..heads {
                 for d in 0..dim {
-                    let at = match ty.layout {
-                        Layout::PositionLanes(w) => {
-                            let w = u64::from(w);
-                            let blocks = capacity.div_ceil(w);
-                            ((head * blocks + position / w) * dim + d) * w + position % w
-                        }
-                        Layout::HeadMajor => (head * capacity + position) * dim + d,
-                        Layout::RowMajor => (position * heads + head) * dim + d,
-                    };
+                    let cache = [capacity, heads, dim];
+                    let bytes = ty.dtype.block_bytes();
+                    let at = ty.layout.index(cache, [position, head, d], bytes);
                     let got = f64::from(values[at as usize]);
                     match positions.iter().position(|p| *p == position) {
                         Some(m) => close(m, (head * dim + d) as usize, got, rounding),
@@ -390,7 +385,7 @@ impl Case {
 
 /// A row of activations as the kernel multiplies it, and the largest step between neighbouring
 /// quantized values.
-fn quantized(x: &[f64], dtype: DType, decode: bool, target: &Target) -> (Vec<f64>, f64) {
+fn quantized(x: &[f64], dtype: DType, decode: bool, target: &CpuTarget) -> (Vec<f64>, f64) {
     if dtype == DType::BF16 && target.bf16_dot && decode {
         let step = x.iter().fold(0.0f64, |a, x| a.max(x.abs())) / 128.0;
         let round = |x: &f64| f64::from(bf16::from_f32(*x as f32));
@@ -615,14 +610,14 @@ fn int8_dot_products_are_exact_at_the_extremes() {
 
 #[test]
 fn byte_forms_follow_the_target() {
-    let host = Target::host().unwrap();
+    let host = CpuTarget::host().unwrap();
     let layout = PackedLayout::new(DType::Q8_0, 16, 32, &host).unwrap();
     assert_eq!(layout.q8_bias == 128, host.int8_dot == Int8Dot::Vnni);
 }
 
 #[test]
 fn operands_of_other_types_are_refused() {
-    let target = Target::host().unwrap();
+    let target = CpuTarget::host().unwrap();
     let weight = Weight::random(3, DType::F32, 8, 8);
     let sum = Expr::binary(BinaryOp::Add, acc(0), Expr::Operand(0));
     let mut case = Case::new(1, 8, vec![weight], vec![sum]);
@@ -719,8 +714,14 @@ fn the_interpreter_agrees() {
         let want = case.interpret(&module);
         for target in runnable_targets(&TARGETS) {
             let inst = InstId(0);
-            let of_op =
-                dispatch(&module, &module.functions[0], inst, Variant::Prefill, &target).unwrap();
+            let of_op = dispatch(
+                &module,
+                &module.functions[0],
+                inst,
+                Variant::Prefill,
+                &target.clone().into(),
+            )
+            .unwrap();
             let spec = case.spec(&target);
             let config = TileConfig::default_for(&spec, &target);
             assert_eq!(of_op, kernel(&spec, config, &target).unwrap());

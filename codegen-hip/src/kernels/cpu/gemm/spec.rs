@@ -1,9 +1,9 @@
 //! What a `gemm` kernel depends on, and the sizes that a tuner may choose.
 
 use super::activations::Form;
-use crate::Target;
 use crate::kernels::{KernelError, SYMBOLS, Variant, extent_expr};
 use crate::pack::PackedLayout;
+use crate::target::CpuTarget;
 use waveloom_ir::{DType, Dim, GemmAttr, GemmOutput, Module, Prologue, Store, Type};
 use waveloom_plan as plan;
 
@@ -55,7 +55,7 @@ impl TileConfig {
     /// A good choice by reckoning: accumulators fill the registers that operands leave; a row
     /// block fits in half of the second-level cache; groups are small enough to spread over
     /// workers and large enough that the epilogue does not show.
-    pub fn default_for(spec: &GemmSpec, target: &Target) -> TileConfig {
+    pub fn default_for(spec: &GemmSpec, target: &CpuTarget) -> TileConfig {
         match spec.rows {
             Rows::One => TileConfig::one_row(),
             Rows::Many(_) => TileConfig::many_rows(spec, target),
@@ -75,7 +75,7 @@ impl TileConfig {
         }
     }
 
-    fn many_rows(spec: &GemmSpec, target: &Target) -> TileConfig {
+    fn many_rows(spec: &GemmSpec, target: &CpuTarget) -> TileConfig {
         let wide = target.vector_registers >= 32;
         let quantized = spec.weights.iter().any(|w| w.dtype.is_block());
         let rows = match (wide, quantized) {
@@ -105,7 +105,7 @@ impl GemmSpec {
         attr: &GemmAttr,
         types: &[&Type],
         variant: Variant,
-        target: &Target,
+        target: &CpuTarget,
     ) -> Result<GemmSpec, KernelError> {
         let (Some(x), Some(weights), Some(extras)) = (
             types.first(),
@@ -177,7 +177,7 @@ impl GemmSpec {
     }
 }
 
-pub(super) fn packed_layout(ty: &Type, target: &Target) -> Result<PackedLayout, KernelError> {
+pub(super) fn packed_layout(ty: &Type, target: &CpuTarget) -> Result<PackedLayout, KernelError> {
     let cannot = || KernelError(format!("gemm: cannot multiply a weight of dtype {}", ty.dtype));
     match ty.shape[..] {
         [Dim::Const(n), Dim::Const(k)] => {

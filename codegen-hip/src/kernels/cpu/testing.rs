@@ -1,8 +1,8 @@
 //! For tests: a macro-op on its own, its kernel run on buffers of bytes.
 
-use super::{ArgRole, KernelSource, Variant, kernel_for};
-use crate::Target;
 use crate::harness::{Aligned, Arg, Loaded};
+use crate::kernels::{ArgRole, KernelSource, Variant, kernel_for};
+use crate::target::CpuTarget;
 use waveloom_ir::{Dim, FunctionBuilder, InstId, Module, Op, SymbolId, Type};
 
 /// The symbol of that name in [`module`].
@@ -20,14 +20,15 @@ pub(super) fn module() -> Module {
 }
 
 /// The kernel of `op` on parameters of these types.
-pub(super) fn kernel(op: Op, types: &[Type], variant: Variant, target: &Target) -> KernelSource {
+pub(super) fn kernel(op: Op, types: &[Type], variant: Variant, target: &CpuTarget) -> KernelSource {
     let mut module = module();
     let mut function = FunctionBuilder::new(&module, "main");
     let operands: Vec<_> = types.iter().map(|ty| function.param("x", ty.clone())).collect();
     let results = function.push(op, &operands).expect("the op fits its operands");
     let function = function.finish(&results);
     module.add_function(function);
-    kernel_for(&module, &module.functions[0], InstId(0), variant, target).expect("a kernel")
+    kernel_for(&module, &module.functions[0], InstId(0), variant, &target.clone().into())
+        .expect("a kernel")
 }
 
 /// A loaded kernel.
@@ -39,7 +40,7 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    pub fn new(source: KernelSource, target: &Target) -> Runner {
+    pub fn new(source: KernelSource, target: &CpuTarget) -> Runner {
         let loaded = Loaded::new(&source.text, target).expect("the kernel compiles");
         Runner { source, loaded, updated: 0 }
     }
@@ -58,6 +59,7 @@ impl Runner {
             .map(|role| match role {
                 ArgRole::Buffer(index) if *index == buffers.len() => buffers[self.updated].arg(),
                 ArgRole::Buffer(index) => buffers[*index].arg(),
+                ArgRole::Scratch => unreachable!("a CPU's kernel has scratch of its own"),
                 ArgRole::Scalar(expr) => Arg::I64(expr.eval(&symbols).expect("a number")),
             })
             .collect();

@@ -24,7 +24,7 @@ impl Bench {
         m: usize,
         n: u64,
         k: u64,
-        target: &Target,
+        target: &CpuTarget,
         tune: &dyn Fn(&mut TileConfig),
     ) -> Bench {
         let layout = PackedLayout::new(dtype, n, k, target).expect("a layout");
@@ -130,9 +130,9 @@ fn read(part: &[u64]) -> f64 {
     on_cpu() - start
 }
 
-fn target() -> Target {
+fn target() -> CpuTarget {
     let name = std::env::var("WAVELOOM_TARGET").unwrap_or_else(|_| "cpu".to_string());
-    Target::from_name(&name).expect("a known target")
+    CpuTarget::from_name(&name).expect("a known target")
 }
 
 const FORMATS: [DType; 6] =
@@ -149,7 +149,7 @@ fn bench_decode() {
         for (n, k) in [(1536, 576), (49152, 576), (4096, 4096)] {
             let bench = Bench::new(dtype, 1, n, k, &target, &|_| {});
             let ty = Type::new(dtype, [Dim::Const(n), Dim::Const(k)]);
-            let bytes = packed_bytes(&ty, &target).expect("a size") as f64;
+            let bytes = packed_bytes(&ty, &target.clone().into()).expect("a size") as f64;
             let copies = ((1u64 << 30) as f64 / bytes).ceil() as usize;
             let speed = |threads| bytes / bench.seconds(1, copies, threads, 4) / 1e9;
             println!(
@@ -213,7 +213,7 @@ fn bench_compile() {
         let mut best = f64::INFINITY;
         for _ in 0..5 {
             let start = on_cpu();
-            crate::compile(&bench.source.text, &target, false).expect("it compiles");
+            crate::compile(&bench.source.text, &target.clone().into(), false).expect("it compiles");
             best = best.min(on_cpu() - start);
         }
         let speed = if m == 1 { bench.seconds(m, 1, 1, 100) } else { bench.seconds(512, 1, 1, 5) };

@@ -22,9 +22,9 @@ mod tests;
 
 pub use spec::{GemmSpec, Rows, TileConfig};
 
-use super::{ArgRole, KernelError, KernelSource, SYMBOLS, Variant};
-use crate::Target;
+use crate::kernels::{ArgRole, KernelError, KernelSource, SYMBOLS, Variant};
 use crate::mlir::{Builder, Value};
+use crate::target::CpuTarget;
 use activations::Activations;
 use epilogue::Epilogue;
 use micro::{Micro, Next};
@@ -35,7 +35,7 @@ use waveloom_plan as plan;
 /// A kernel's fixed facts: spec, target, choices, and where things lie in scratch.
 struct Gemm<'a> {
     spec: &'a GemmSpec,
-    target: &'a Target,
+    target: &'a CpuTarget,
     config: TileConfig,
     sections: Vec<Section>,
     activations: Activations,
@@ -82,13 +82,13 @@ struct Span {
 }
 
 /// The kernel of a `gemm` instruction.
-pub(super) fn kernel_for(
+pub(crate) fn kernel_for(
     module: &Module,
     function: &Function,
     inst: &Inst,
     attr: &GemmAttr,
     variant: Variant,
-    target: &Target,
+    target: &CpuTarget,
 ) -> Result<KernelSource, KernelError> {
     let types: Vec<&Type> = inst.operands.iter().map(|v| function.ty(*v)).collect();
     let spec = GemmSpec::new(module, attr, &types, variant, target)?;
@@ -99,7 +99,7 @@ pub(super) fn kernel_for(
 pub fn kernel(
     spec: &GemmSpec,
     config: TileConfig,
-    target: &Target,
+    target: &CpuTarget,
 ) -> Result<KernelSource, KernelError> {
     let gemm = Gemm::new(spec, config, target)?;
     let mut k = Builder::new(&spec.stem());
@@ -119,7 +119,7 @@ impl<'a> Gemm<'a> {
     fn new(
         spec: &'a GemmSpec,
         config: TileConfig,
-        target: &'a Target,
+        target: &'a CpuTarget,
     ) -> Result<Gemm<'a>, KernelError> {
         let lanes = u64::from(target.lanes);
         let sections = sections(spec, &config, lanes)?;
@@ -156,6 +156,11 @@ impl<'a> Gemm<'a> {
         for output in &self.spec.outputs {
             if let Store::Append { cache, positions } = output.store {
                 require(cache, &[DType::F32, DType::F16, DType::BF16])?;
+                if let Some(Layout::KeyBlocks(_) | Layout::ValueBlocks(_)) =
+                    extra(cache).map(|ty| ty.layout)
+                {
+                    return Err(KernelError("gemm: a cache in blocks of a GPU".to_string()));
+                }
                 require(positions, &[DType::I32])?;
             }
             let mut result = Ok(());

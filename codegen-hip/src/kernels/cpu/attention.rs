@@ -9,11 +9,12 @@
 //!
 //! Which positions make a block, and so the order of every sum, depends on the item alone.
 
-use super::instance::{Draft, Instance};
-use super::{KernelError, KernelSource, Variant, real};
-use crate::Target;
+use super::Instance;
+use crate::kernels::instance::Draft;
+use crate::kernels::{KernelError, KernelSource, Variant, real};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
+use crate::target::CpuTarget;
 use waveloom_ir::{AttentionAttr, Layout, Type};
 use waveloom_plan as plan;
 
@@ -54,16 +55,16 @@ struct Tile {
 
 impl Tile {
     /// Accumulators that leave registers for operands.
-    fn accumulators(target: &Target) -> u32 {
+    fn accumulators(target: &CpuTarget) -> u32 {
         target.vector_registers * 3 / 4
     }
 
-    fn prefill(shape: &Shape, target: &Target) -> Tile {
+    fn prefill(shape: &Shape, target: &CpuTarget) -> Tile {
         Tile { block: 128, ..Tile::of_rows(Tile::accumulators(target) / 2, shape, target) }
     }
 
     /// Few rows need more sums side by side to hide the latency of a multiply-add.
-    fn of_rows(rows: u32, shape: &Shape, target: &Target) -> Tile {
+    fn of_rows(rows: u32, shape: &Shape, target: &CpuTarget) -> Tile {
         let accumulators = Tile::accumulators(target);
         let vectors = shape.head_dim.div_ceil(target.lanes);
         Tile {
@@ -714,7 +715,7 @@ impl Shape {
 /// Items: heads × blocks of query rows, head by head.
 fn prefill(
     shape: &Shape,
-    target: &Target,
+    target: &CpuTarget,
     tokens: plan::Expr,
     capacity: plan::Expr,
 ) -> KernelSource {
@@ -764,7 +765,7 @@ fn decode_parts(shape: &Shape) -> (u32, u32, u32) {
 }
 
 /// Items: parts of the groups of heads that share a KV head.
-fn decode(shape: &Shape, target: &Target, capacity: plan::Expr) -> KernelSource {
+fn decode(shape: &Shape, target: &CpuTarget, capacity: plan::Expr) -> KernelSource {
     let (parts, rows, last_rows) = decode_parts(shape);
     let mut draft = Draft::new("attention_decode");
     let memory = Memory::new(&mut draft, capacity);

@@ -398,6 +398,7 @@ impl<'a> Epilogue<'a> {
                 let column = k.mul_const(head, head_dim);
                 k.add(row, column)
             }
+            Layout::KeyBlocks(_) | Layout::ValueBlocks(_) => unreachable!("`check` refuses it"),
         }
     }
 
@@ -421,6 +422,7 @@ impl<'a> Epilogue<'a> {
                 let count = k.i64(piece.lanes as i64);
                 k.store_partial(value, to, count);
             }
+            Layout::KeyBlocks(_) | Layout::ValueBlocks(_) => unreachable!("`check` refuses it"),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The sampler against the reference of the IR crate, in f64.
 
-use crate::Target;
 use crate::harness::{on_cpu, random_f32, runnable_targets};
-use crate::kernels::testing::{Runner, f32s, i32s, read_i32s};
+use crate::kernels::cpu::testing::{Runner, f32s, i32s, read_i32s};
+use crate::target::CpuTarget;
 use std::collections::HashMap;
 use waveloom_ir::sample::{Sampling, draw};
 
@@ -15,7 +15,7 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn new(vocab: usize, target: &Target) -> Sampler {
+    fn new(vocab: usize, target: &CpuTarget) -> Sampler {
         let source = super::kernel(vocab as u32, target).unwrap();
         assert_eq!(source.items.eval(&[]), Some(1));
         Sampler { runner: Runner::new(source, target), vocab }
@@ -123,7 +123,7 @@ fn draws_are_those_of_the_reference() {
 fn frequencies_follow_the_probabilities() {
     // Probabilities 0.6, 0.3, 0.1 among tokens that cannot be drawn. The standard deviation of a
     // count of 4000 draws is at most 32; the seed is fixed.
-    let sampler = Sampler::new(40, &Target::host().unwrap());
+    let sampler = Sampler::new(40, &CpuTarget::host().unwrap());
     let mut logits = vec![f32::NEG_INFINITY; 40];
     (logits[3], logits[20], logits[39]) = (6f32.ln(), 3f32.ln(), 0.0);
     let sampling = Sampling { seed: 5, ..PLAIN };
@@ -161,7 +161,7 @@ fn nonsense_gives_some_token() {
 
 #[test]
 fn a_vocabulary_must_have_tokens() {
-    let target = Target::from_name("cpu-v3").unwrap();
+    let target = CpuTarget::from_name("cpu-v3").unwrap();
     assert!(super::kernel(0, &target).is_err());
     assert!(super::kernel(u32::MAX, &target).is_err());
 }

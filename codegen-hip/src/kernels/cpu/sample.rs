@@ -6,11 +6,11 @@
 //! e^((x − largest) / temperature) in f32, their sums in f64. Before the bisections, tokens that
 //! are surely below the thresholds are left out: what remains is a short list.
 
-use super::instance::Draft;
-use super::{KernelError, KernelSource, SYMBOLS};
-use crate::Target;
+use crate::kernels::instance::Draft;
+use crate::kernels::{KernelError, KernelSource, SYMBOLS};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
+use crate::target::CpuTarget;
 use waveloom_plan as plan;
 
 /// Tokens whose weights are summed at once when a draw is looked up.
@@ -21,7 +21,7 @@ const GROUPS: usize = 8;
 /// The kernel for `vocab` logits: one work item. Buffers: 0 logits `f32[1, V]`, 1 sampling
 /// parameters (the words of `SamplingParams`), 2 tokens, 3 positions, 4 last, 5 history. For the
 /// drawn token t it writes `tokens[0] = t`, `positions[0] = S`, `last[0] = 0`, `history[S] = t`.
-pub fn kernel(vocab: u32, target: &Target) -> Result<KernelSource, KernelError> {
+pub fn kernel(vocab: u32, target: &CpuTarget) -> Result<KernelSource, KernelError> {
     if !(1..=i32::MAX as u32 / 4).contains(&vocab) {
         return Err(KernelError(format!("`sample`: a vocabulary of {vocab} tokens")));
     }

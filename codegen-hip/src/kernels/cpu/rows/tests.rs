@@ -1,10 +1,10 @@
 //! Row kernels against scalar references.
 
-use crate::Target;
 use crate::harness::{Aligned, random_f32, runnable_targets};
-use crate::kernels::testing::{C, Runner, T, f32s, i32s, kernel, module, read_f32s};
+use crate::kernels::cpu::testing::{C, Runner, T, f32s, i32s, kernel, module, read_f32s};
 use crate::kernels::{KernelSource, Variant, kernel_for};
 use crate::pack::pack_weight;
+use crate::target::CpuTarget;
 use half::f16;
 use waveloom_ir::{
     BinaryOp, DType, Dim, Expr, F32, FunctionBuilder, InstId, Layout, Op, Type, UnaryOp, storage,
@@ -51,7 +51,7 @@ fn run(
 // ---- embed ----------------------------------------------------------------------------------
 
 /// The kernel of `embed` on a weight that comes through a call, as a layer's weights do.
-fn embed_of_weight(table: &Type, target: &Target) -> KernelSource {
+fn embed_of_weight(table: &Type, target: &CpuTarget) -> KernelSource {
     let mut module = module();
     let weight = module.add_weight("table", table.clone());
     let mut callee = FunctionBuilder::new(&module, "layer");
@@ -67,7 +67,7 @@ fn embed_of_weight(table: &Type, target: &Target) -> KernelSource {
     let step = step.finish(&rows);
     module.add_function(step);
     let function = &module.functions[callee.index()];
-    kernel_for(&module, function, InstId(0), Variant::Prefill, target).unwrap()
+    kernel_for(&module, function, InstId(0), Variant::Prefill, &target.clone().into()).unwrap()
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn embed_reads_packed_weights_exactly() {
         storage::dequantize(dtype, &bytes, &mut exact).unwrap();
         for target in runnable_targets(&TARGETS) {
             let runner = Runner::new(embed_of_weight(&ty, &target), &target);
-            let packed = pack_weight("table", &ty, &bytes, &target).unwrap();
+            let packed = pack_weight("table", &ty, &bytes, &target.clone().into()).unwrap();
             let result = f32s(&vec![7.0; tokens.len() * columns + 1]);
             let mut buffers = [Aligned::from_bytes(&packed), i32s(&tokens), result];
             runner.run(&mut buffers, [tokens.len() as i64, 9, 9]);
@@ -264,13 +264,9 @@ fn cache_append_writes_its_rows_alone() {
     for target in runnable_targets(&TARGETS) {
         let lanes = target.lanes as usize;
         for layout in [Layout::RowMajor, Layout::HeadMajor, Layout::PositionLanes(target.lanes)] {
-            let at = |p: usize, head: usize, element: usize| match layout {
-                Layout::RowMajor => (p * heads + head) * dim + element,
-                Layout::HeadMajor => (head * capacity + p) * dim + element,
-                Layout::PositionLanes(_) => {
-                    let group = head * capacity.div_ceil(lanes) + p / lanes;
-                    (group * dim + element) * lanes + p % lanes
-                }
+            let at = |p: usize, head: usize, element: usize| {
+                let cache = [capacity, heads, dim].map(|n| n as u64);
+                layout.index(cache, [p, head, element].map(|n| n as u64), 2) as usize
             };
             let row = [Dim::Const(heads as u64), Dim::Const(dim as u64)];
             let cache = Type { layout, ..Type::new(DType::F16, [C, row[0], row[1]]) };
@@ -303,7 +299,7 @@ fn cache_append_writes_its_rows_alone() {
 
 #[test]
 fn what_has_no_kernel_is_refused() {
-    let target = Target::from_name("cpu-v3").unwrap();
+    let target = CpuTarget::from_name("cpu-v3").unwrap();
     let mut module = module();
     let table = Type::new(DType::Q6_K, dims([4, 256]));
     let weight = module.add_weight("table", table);
@@ -319,7 +315,7 @@ fn what_has_no_kernel_is_refused() {
     module.add_function(function);
     let refuse = |inst| {
         let function = &module.functions[0];
-        kernel_for(&module, function, InstId(inst), Variant::Decode, &target)
+        kernel_for(&module, function, InstId(inst), Variant::Decode, &target.clone().into())
             .unwrap_err()
             .to_string()
     };

@@ -3,8 +3,9 @@
 //! They do in each element what the interpreter does, in the same order, but for sums over a
 //! row, which run in `L` lanes.
 
-use super::instance::{Draft, Instance};
-use super::{KernelError, KernelSource, extent_expr, real, scalar};
+use super::Instance;
+use crate::kernels::instance::Draft;
+use crate::kernels::{KernelError, KernelSource, extent_expr, real, scalar};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
 use crate::pack::{BLOCK, PackedLayout};
@@ -576,6 +577,9 @@ pub(super) fn cache_append(op: &Instance<'_>) -> Result<KernelSource, KernelErro
         }
         _ => return Err(op.unsupported("a cache by head is not [C, heads, head_dim]")),
     };
+    if let Layout::KeyBlocks(_) | Layout::ValueBlocks(_) = cache.layout {
+        return Err(op.unsupported("a cache in blocks of a GPU"));
+    }
     let elem = real::elem(cache.dtype)
         .ok_or_else(|| op.unsupported(format!("a KV cache of {}", cache.dtype)))?;
     let items = op.product(&new.shape[..1])?;
@@ -634,6 +638,9 @@ impl Cache {
                     let before = k.mul_const(position, self.heads.into());
                     let vector = k.add(before, head);
                     self.copy(k, row, vector);
+                }
+                Layout::KeyBlocks(_) | Layout::ValueBlocks(_) => {
+                    unreachable!("`cache_append` refuses it")
                 }
             }
             []

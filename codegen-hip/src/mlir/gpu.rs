@@ -1,0 +1,333 @@
+//! What kernels of a GPU have beyond those of a CPU: work-items, waves, the local data share,
+//! atomics, matrix operations. Index arithmetic is in `i32`.
+
+use super::builder::{Builder, Cmp, Gpu};
+use super::types::{Elem, Ty, Value};
+use crate::target::{AmdTarget, MatrixOp};
+use std::fmt::Write;
+
+impl Gpu {
+    /// Parameter `index`, whose type is known from now on.
+    pub(super) fn parameter(&mut self, index: usize, elem: Elem) -> Value {
+        if self.parameters.len() <= index {
+            self.parameters.resize(index + 1, Elem::I64);
+        }
+        self.parameters[index] = elem;
+        Value { id: Value::PARAMETERS + index as u32, ty: elem.scalar() }
+    }
+
+    /// `%arg0: !llvm.ptr<1>, %arg1: i64`.
+    pub(super) fn parameter_list(&self) -> String {
+        let parameters = self.parameters.iter().enumerate().map(|(index, elem)| {
+            let attributes = match elem {
+                Elem::Global => " {llvm.align = 16 : i64, llvm.noundef}",
+                _ => " {llvm.noundef}",
+            };
+            format!("%arg{index}: {}{attributes}", elem.name())
+        });
+        parameters.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The declaration of the local data share.
+    pub(super) fn globals(&self) -> String {
+        match self.shared_bytes {
+            0 => String::new(),
+            bytes => format!(
+                "  llvm.mlir.global internal @shared() {{addr_space = 3 : i32, alignment = 128 : \
+                 i64}} : !llvm.array<{bytes} x i8>\n"
+            ),
+        }
+    }
+}
+
+/// Which threads a fence or an atomic orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of the device.
+    Device,
+    /// Those of the device and of the host.
+    System,
+}
+
+impl Scope {
+    fn syncscope(self) -> &'static str {
+        match self {
+            Scope::Device => "syncscope(\"agent\") ",
+            Scope::System => "",
+        }
+    }
+}
+
+impl Builder {
+    // ---- work-items -------------------------------------------------------------------------
+
+    /// This work-item in its workgroup, `i32`.
+    pub fn thread(&mut self) -> Value {
+        self.intrinsic("llvm.amdgcn.workitem.id.x", &[], Elem::I32.into())
+    }
+
+    /// This workgroup in the grid, `i32`.
+    pub fn workgroup(&mut self) -> Value {
+        self.intrinsic("llvm.amdgcn.workgroup.id.x", &[], Elem::I32.into())
+    }
+
+    /// This work-item's lane in its wave.
+    pub fn lane(&mut self, target: &AmdTarget) -> Value {
+        let thread = self.thread();
+        let mask = self.i32(target.wave as i32 - 1);
+        self.and(thread, mask)
+    }
+
+    /// This wave in its workgroup: the same in all lanes, and known to be.
+    pub fn wave(&mut self, target: &AmdTarget) -> Value {
+        let thread = self.thread();
+        let shift = self.i32(target.wave.trailing_zeros() as i32);
+        let wave = self.shr_u(thread, shift);
+        self.first_lane(wave)
+    }
+
+    /// The value of the first active lane, uniform: `i32` or `f32`.
+    pub fn first_lane(&mut self, value: Value) -> Value {
+        self.intrinsic("llvm.amdgcn.readfirstlane", &[value], value.ty)
+    }
+
+    /// The value of lane `lane`, an `i32` that is uniform.
+    pub fn read_lane(&mut self, value: Value, lane: Value) -> Value {
+        self.intrinsic("llvm.amdgcn.readlane", &[value, lane], value.ty)
+    }
+
+    /// The value of lane `source` (an `i32`, may differ by lane) of the wave: 32 bits wide.
+    pub fn shuffle_lanes(&mut self, value: Value, source: Value) -> Value {
+        let four = self.i32(2);
+        let address = self.shl(source, four);
+        let bits = self.bitcast(value, Elem::I32);
+        let found = self.intrinsic("llvm.amdgcn.ds.bpermute", &[address, bits], Elem::I32.into());
+        self.bitcast(found, value.ty)
+    }
+
+    /// The value of the lane whose number differs in the bits of `mask`, a power of two less than
+    /// the wave's width: 32 bits wide.
+    pub fn lane_xor(&mut self, value: Value, mask: u32, target: &AmdTarget) -> Value {
+        if mask >= 32 {
+            let lane = self.lane(target);
+            let mask = self.i32(mask as i32);
+            let source = self.xor(lane, mask);
+            return self.shuffle_lanes(value, source);
+        }
+        let bits = self.bitcast(value, Elem::I32);
+        let found = match mask {
+            // DPP: quad_perm [1,0,3,2] and [2,3,0,1].
+            1 => self.dpp(bits, 0xb1),
+            2 => self.dpp(bits, 0x4e),
+            // ds_swizzle in its bit mask mode: xor, or, and masks of five bits.
+            mask => {
+                let pattern = self.i32((mask << 10 | 0x1f) as i32);
+                self.intrinsic("llvm.amdgcn.ds.swizzle", &[bits, pattern], Elem::I32.into())
+            }
+        };
+        self.bitcast(found, value.ty)
+    }
+
+    /// `i32` of the lane that the DPP control word names.
+    fn dpp(&mut self, value: Value, control: i32) -> Value {
+        let [control, all] = [control, 0xf].map(|n| self.i32(n));
+        let bound = self.bool(true);
+        let operands = [value, value, control, all, all, bound];
+        self.intrinsic("llvm.amdgcn.update.dpp", &operands, Elem::I32.into())
+    }
+
+    /// Combines a 32-bit value over groups of `width` neighbouring lanes (a power of two), always
+    /// in the same order; every lane gets the result.
+    pub fn reduce_lanes(
+        &mut self,
+        mut value: Value,
+        width: u32,
+        target: &AmdTarget,
+        mut combine: impl FnMut(&mut Self, Value, Value) -> Value,
+    ) -> Value {
+        let mut mask = 1;
+        while mask < width {
+            let other = self.lane_xor(value, mask, target);
+            value = combine(self, value, other);
+            mask *= 2;
+        }
+        value
+    }
+
+    /// Combines over the lanes that agree in `lane % from`, for a power of two `from` less than the
+    /// wave's width: over lane groups.
+    pub fn reduce_groups(
+        &mut self,
+        mut value: Value,
+        from: u32,
+        target: &AmdTarget,
+        mut combine: impl FnMut(&mut Self, Value, Value) -> Value,
+    ) -> Value {
+        let mut mask = from;
+        while mask < target.wave {
+            let other = self.lane_xor(value, mask, target);
+            value = combine(self, value, other);
+            mask *= 2;
+        }
+        value
+    }
+
+    // ---- synchronization --------------------------------------------------------------------
+
+    /// All work-items of the workgroup have got here, and see what the others wrote to the local
+    /// data share before. Says nothing of global memory, so loads from it may stay in flight.
+    pub fn barrier_shared(&mut self) {
+        let tag = "{llvm.mmra = #llvm.mmra_tag<\"amdgpu-synchronize-as\":\"local\">}";
+        self.line(&format!("llvm.fence syncscope(\"workgroup\") release {tag}"));
+        self.line("llvm.call_intrinsic \"llvm.amdgcn.s.barrier\"() : () -> ()");
+        self.line(&format!("llvm.fence syncscope(\"workgroup\") acquire {tag}"));
+    }
+
+    /// As [`Builder::barrier_shared`], of global memory too.
+    pub fn barrier_all(&mut self) {
+        self.line("llvm.fence syncscope(\"workgroup\") release");
+        self.line("llvm.call_intrinsic \"llvm.amdgcn.s.barrier\"() : () -> ()");
+        self.line("llvm.fence syncscope(\"workgroup\") acquire");
+    }
+
+    /// Adds to an `i32` in global memory, ordering all that was written before and will be read
+    /// after; gives what was there.
+    pub fn atomic_add(&mut self, address: Value, value: Value, scope: Scope) -> Value {
+        let (scope, at) = (scope.syncscope(), address.ty);
+        self.emit(value.ty, |t| {
+            format!("llvm.atomicrmw add {address}, {value} {scope}acq_rel : {at}, {t}")
+        })
+    }
+
+    /// Adds to an `i32` in the local data share without ordering anything; gives what was there.
+    pub fn atomic_add_shared(&mut self, address: Value, value: Value) -> Value {
+        let at = address.ty;
+        self.emit(value.ty, |t| {
+            format!(
+                "llvm.atomicrmw add {address}, {value} syncscope(\"workgroup\") monotonic : {at}, {t}"
+            )
+        })
+    }
+
+    /// Stores an `i32` after all that was written before.
+    pub fn store_release(&mut self, value: Value, address: Value, scope: Scope) {
+        let (scope, at) = (scope.syncscope(), address.ty);
+        let text = format!(
+            "llvm.store {value}, {address} atomic {scope}release {{alignment = 4 : i64}} : {}, {at}",
+            value.ty
+        );
+        self.line(&text);
+    }
+
+    // ---- memory -----------------------------------------------------------------------------
+
+    /// `bytes` bytes of the local data share, aligned to 128.
+    pub fn shared(&mut self, bytes: u32) -> Value {
+        let gpu = self.gpu();
+        let offset = gpu.shared_bytes;
+        gpu.shared_bytes = (offset + bytes).next_multiple_of(128);
+        let base =
+            self.emit(Elem::Shared.scalar(), |t| format!("llvm.mlir.addressof @shared : {t}"));
+        self.offset_const(base, offset.into())
+    }
+
+    /// Bytes of the local data share that have been claimed.
+    pub fn shared_bytes(&mut self) -> u32 {
+        self.gpu().shared_bytes
+    }
+
+    /// The address `bytes` (an `i32`, never negative) further. With a uniform `pointer` the
+    /// hardware adds the two.
+    pub fn offset_u32(&mut self, pointer: Value, bytes: Value) -> Value {
+        assert_eq!(bytes.ty, Elem::I32.scalar(), "offset_u32");
+        if pointer.ty.elem == Elem::Shared {
+            return self.emit(pointer.ty, |p| {
+                format!("llvm.getelementptr inbounds {pointer}[{bytes}] : ({p}, i32) -> {p}, i8")
+            });
+        }
+        let wide = self.fresh(Elem::I64.scalar());
+        let text = format!("{wide} = llvm.zext nneg {bytes} : i32 to i64");
+        self.line(&text);
+        self.offset(pointer, wide)
+    }
+
+    /// The address of element `index` (an `i32`, never negative) of an array of `elem`; the offset
+    /// in bytes must be below 2³¹.
+    pub fn element_u32(&mut self, pointer: Value, elem: Elem, index: Value) -> Value {
+        let bytes = self.mul_const(index, i64::from(elem.bytes()));
+        self.offset_u32(pointer, bytes)
+    }
+
+    /// Loads what no launch writes while this one runs, from an address aligned to `align` bytes,
+    /// and will hardly be read again: weights.
+    pub fn load_streamed(&mut self, pointer: Value, ty: impl Into<Ty>, align: u32) -> Value {
+        let address = pointer.ty;
+        self.emit(ty.into(), |t| {
+            format!(
+                "llvm.load {pointer} invariant {{alignment = {align} : i64, nontemporal}} : \
+                 {address} -> {t}"
+            )
+        })
+    }
+
+    // ---- arithmetic -------------------------------------------------------------------------
+
+    /// D = A·B + C by a matrix operation; `a` and `b` are vectors of `per_lane` elements.
+    pub fn matrix(&mut self, op: &MatrixOp, a: Value, b: Value, c: Value) -> Value {
+        let want = match op.per_lane {
+            1 => op.operand.scalar(),
+            lanes => op.operand.vec(lanes),
+        };
+        let [a, b] = [a, b].map(|x| if x.ty == want { x } else { self.bitcast(x, want) });
+        let mut operands = vec![a, b, c];
+        if op.intrinsic.contains("mfma") {
+            // No broadcast of blocks, no permutation of lanes.
+            let zero = self.i32(0);
+            operands.extend([zero; 3]);
+        }
+        self.intrinsic(op.intrinsic, &operands, c.ty)
+    }
+
+    /// The larger, the other where one is NaN: one instruction.
+    pub fn max_number(&mut self, a: Value, b: Value) -> Value {
+        self.emit(a.ty, |t| format!("arith.maxnumf {a}, {b} : {t}"))
+    }
+
+    /// 2^x of f32, to within 1 ulp, zero below the normal numbers: one instruction.
+    pub fn exp2_fast(&mut self, x: Value) -> Value {
+        self.intrinsic("llvm.amdgcn.exp2", &[x], x.ty)
+    }
+
+    /// 1 / x of f32, to within 1 ulp: one instruction.
+    pub fn reciprocal_fast(&mut self, x: Value) -> Value {
+        self.intrinsic("llvm.amdgcn.rcp", &[x], x.ty)
+    }
+
+    /// Whether `value` is below `end`, both `i32` and not negative.
+    pub fn below(&mut self, value: Value, end: Value) -> Value {
+        self.cmp(Cmp::Ult, value, end)
+    }
+
+    /// Runs `body` with `i` = `thread`, `thread + step`, … below `end`, all `i32`.
+    pub fn for_strided(
+        &mut self,
+        thread: Value,
+        end: Value,
+        step: u32,
+        body: impl FnOnce(&mut Self, Value),
+    ) {
+        self.for_loop(thread, end, step.into(), [], |k, i, []| {
+            body(k, i);
+            []
+        });
+    }
+
+    /// Declares that the scheduler may not move anything across.
+    pub fn schedule_barrier(&mut self) {
+        let mut text = String::new();
+        let zero = self.i32(0);
+        let _ =
+            write!(text, "llvm.call_intrinsic \"llvm.amdgcn.sched.barrier\"({zero}) : (i32) -> ()");
+        self.line(&text);
+    }
+}

@@ -1,0 +1,229 @@
+//! Weights in the order in which kernels of an AMD GPU load them: one order for all chips.
+//!
+//! A matrix `[N, K]` is cut into tiles of 16 rows (N is padded with zero rows) and *chunks* of 16
+//! bytes along a row: 4 elements of f32, 8 of f16 or bf16, 16 of q8_0, 32 of q4_0 and q4_1 (K is
+//! padded with zeros to whole chunks). Chunks of the 16 rows of a tile lie side by side:
+//!
+//! ```text
+//! chunk c of row n:  (((n / 16) · chunks + c) · 16 + n % 16) · 16 bytes
+//! ```
+//!
+//! With n = lane % 16 and g = lane / 16, in step s a wave of G groups of 16 lanes loads chunk
+//! G·s + g of row n: 16 bytes a lane, 256 G contiguous bytes, and what a lane gets is its fragment
+//! of a matrix operation. A chunk of q4_0 or q4_1 has element i in the low and element i + 16 in
+//! the high half of byte i, as ggml has it.
+//!
+//! After the chunks of the whole matrix follow the scales of quantized forms, one entry per row
+//! and block of 32 elements: q8_0 and q4_0 the scale, q4_1 scale and minimum, in f16. In a *unit*
+//! of 16 blocks an entry is at `(block % 4, row, block / 4)`, the last contiguous: a lane that
+//! reads blocks g, 4 + g, 8 + g, 12 + g in four steps finds their scales side by side. Blocks
+//! beyond the last whole unit follow after all units, as `(block, row)`.
+
+use waveloom_ir::DType;
+
+/// Rows of a tile.
+pub const TILE_ROWS: u64 = 16;
+/// Bytes of a chunk.
+pub const CHUNK_BYTES: u64 = 16;
+/// Elements of a block of a quantized form.
+pub const BLOCK: u64 = 32;
+/// Blocks of a unit of scales.
+pub const UNIT_BLOCKS: u64 = 16;
+/// Lane groups of a unit of scales: an entry is at `(block % 4, row, block / 4)`.
+pub const UNIT_GROUPS: u64 = 4;
+/// Scales begin, and sizes end, at multiples of this.
+const ALIGNMENT: u64 = 256;
+
+/// How a matrix of one dtype lies in memory when packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AmdLayout {
+    /// Its dtype: f32, f16, bf16, q8_0, q4_0 or q4_1.
+    pub dtype: DType,
+    /// N.
+    pub rows: u64,
+    /// K.
+    pub cols: u64,
+}
+
+impl AmdLayout {
+    /// The layout of a matrix; `None` where the dtype is none that kernels multiply, a row is not
+    /// whole blocks, or offsets do not fit in 31 bits of chunks.
+    pub fn new(dtype: DType, rows: u64, cols: u64) -> Option<AmdLayout> {
+        let multiplied = matches!(
+            dtype,
+            DType::F32 | DType::F16 | DType::BF16 | DType::Q8_0 | DType::Q4_0 | DType::Q4_1
+        );
+        let whole = rows > 0 && cols > 0 && cols.is_multiple_of(dtype.block_len());
+        let small = rows.checked_mul(cols).is_some_and(|elements| elements < 1 << 36);
+        (multiplied && whole && small).then_some(AmdLayout { dtype, rows, cols })
+    }
+
+    /// Elements of a chunk.
+    pub fn chunk_elements(&self) -> u64 {
+        match self.dtype {
+            DType::F32 => 4,
+            DType::Q8_0 => 16,
+            DType::Q4_0 | DType::Q4_1 => 32,
+            _ => 8,
+        }
+    }
+
+    /// Tiles of 16 rows.
+    pub fn tiles(&self) -> u64 {
+        self.rows.div_ceil(TILE_ROWS)
+    }
+
+    /// Chunks of a row.
+    pub fn chunks(&self) -> u64 {
+        self.cols.div_ceil(self.chunk_elements())
+    }
+
+    /// Bytes of a tile's chunks.
+    pub fn tile_bytes(&self) -> u64 {
+        self.chunks() * TILE_ROWS * CHUNK_BYTES
+    }
+
+    /// Blocks of a row that have scales; 0 for plain forms.
+    pub fn blocks(&self) -> u64 {
+        if self.dtype.is_block() { self.cols / BLOCK } else { 0 }
+    }
+
+    /// Bytes of the scales of a block of a row.
+    pub fn scale_bytes(&self) -> u64 {
+        match self.dtype {
+            DType::Q8_0 | DType::Q4_0 => 2,
+            DType::Q4_1 => 4,
+            _ => 0,
+        }
+    }
+
+    /// Whole units of scales in a row.
+    pub fn units(&self) -> u64 {
+        self.blocks() / UNIT_BLOCKS
+    }
+
+    /// Blocks of a row beyond its whole units.
+    pub fn tail_blocks(&self) -> u64 {
+        self.blocks() % UNIT_BLOCKS
+    }
+
+    /// Offset in bytes of the scales.
+    pub fn scales_offset(&self) -> u64 {
+        (self.tiles() * self.tile_bytes()).next_multiple_of(ALIGNMENT)
+    }
+
+    /// Offset in bytes of the scales of blocks beyond whole units.
+    pub fn tail_offset(&self) -> u64 {
+        let entries = self.tiles() * TILE_ROWS * self.units() * UNIT_BLOCKS;
+        self.scales_offset() + entries * self.scale_bytes()
+    }
+
+    /// Bytes of the whole.
+    pub fn bytes(&self) -> u64 {
+        let entries = self.tiles() * TILE_ROWS * self.tail_blocks();
+        (self.tail_offset() + entries * self.scale_bytes()).next_multiple_of(ALIGNMENT)
+    }
+
+    /// Offset in bytes of chunk `chunk` of row `row`.
+    pub fn chunk_offset(&self, row: u64, chunk: u64) -> u64 {
+        let (tile, row) = (row / TILE_ROWS, row % TILE_ROWS);
+        ((tile * self.chunks() + chunk) * TILE_ROWS + row) * CHUNK_BYTES
+    }
+
+    /// Offset in bytes of the scales of block `block` of row `row`.
+    pub fn scale_offset(&self, row: u64, block: u64) -> u64 {
+        let (tile, row) = (row / TILE_ROWS, row % TILE_ROWS);
+        let unit = block / UNIT_BLOCKS;
+        if unit < self.units() {
+            let (group, step) = (block % UNIT_GROUPS, block % UNIT_BLOCKS / UNIT_GROUPS);
+            let unit = tile * self.units() + unit;
+            let steps = UNIT_BLOCKS / UNIT_GROUPS;
+            let entry = ((unit * UNIT_GROUPS + group) * TILE_ROWS + row) * steps + step;
+            return self.scales_offset() + entry * self.scale_bytes();
+        }
+        let block = block % UNIT_BLOCKS;
+        let entry = (tile * self.tail_blocks() + block) * TILE_ROWS + row;
+        self.tail_offset() + entry * self.scale_bytes()
+    }
+
+    /// Packs the bytes of a matrix, row after row.
+    pub fn pack(&self, bytes: &[u8]) -> Vec<u8> {
+        let row_bytes = (self.cols / self.dtype.block_len() * self.dtype.block_bytes()) as usize;
+        let mut packed = vec![0; self.bytes() as usize];
+        for (row, from) in bytes.chunks_exact(row_bytes).enumerate() {
+            match self.dtype.is_block() {
+                true => self.pack_blocks(row as u64, from, &mut packed),
+                false => self.pack_plain(row as u64, from, &mut packed),
+            }
+        }
+        packed
+    }
+
+    fn pack_plain(&self, row: u64, from: &[u8], packed: &mut [u8]) {
+        for (chunk, from) in from.chunks(CHUNK_BYTES as usize).enumerate() {
+            let to = self.chunk_offset(row, chunk as u64) as usize;
+            packed[to..to + from.len()].copy_from_slice(from);
+        }
+    }
+
+    /// Blocks of ggml: f16 scale, f16 minimum where the form has one, quants.
+    fn pack_blocks(&self, row: u64, from: &[u8], packed: &mut [u8]) {
+        let per_block = BLOCK / self.chunk_elements();
+        for (block, from) in from.chunks_exact(self.dtype.block_bytes() as usize).enumerate() {
+            let (scales, quants) = from.split_at(self.scale_bytes() as usize);
+            let to = self.scale_offset(row, block as u64) as usize;
+            packed[to..to + scales.len()].copy_from_slice(scales);
+            for (part, quants) in quants.chunks_exact(CHUNK_BYTES as usize).enumerate() {
+                let chunk = block as u64 * per_block + part as u64;
+                let to = self.chunk_offset(row, chunk) as usize;
+                packed[to..to + quants.len()].copy_from_slice(quants);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DTYPES: [DType; 6] =
+        [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+
+    /// Every byte of a matrix is somewhere, no two at one place, and padding is zero.
+    #[test]
+    fn packing_is_a_permutation() {
+        for dtype in DTYPES {
+            for (rows, cols) in [(21, 96), (16, 1056), (3, 512), (33, 576)] {
+                let layout = AmdLayout::new(dtype, rows, cols).unwrap();
+                let bytes = rows * cols / dtype.block_len() * dtype.block_bytes();
+                let source: Vec<u8> = (0..bytes).map(|i| (1 + i * 31 % 251) as u8).collect();
+                let packed = layout.pack(&source);
+                assert_eq!(packed.len() as u64, layout.bytes());
+                let sorted = |bytes: &[u8]| {
+                    let mut bytes: Vec<u8> = bytes.iter().copied().filter(|b| *b != 0).collect();
+                    bytes.sort_unstable();
+                    bytes
+                };
+                assert!(sorted(&packed) == sorted(&source), "{dtype} [{rows}, {cols}]");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lane_finds_the_scales_of_four_steps_side_by_side() {
+        let layout = AmdLayout::new(DType::Q4_1, 32, 1024).unwrap();
+        for group in 0..4 {
+            let offsets: Vec<u64> =
+                (0..4).map(|step| layout.scale_offset(17, 16 + 4 * step + group)).collect();
+            assert_eq!(offsets[0] % 16, 0);
+            assert!(offsets.windows(2).all(|pair| pair[1] == pair[0] + 4));
+        }
+    }
+
+    #[test]
+    fn what_kernels_do_not_multiply_has_no_layout() {
+        assert_eq!(AmdLayout::new(DType::Q6_K, 16, 256), None);
+        assert_eq!(AmdLayout::new(DType::Q8_0, 16, 40), None);
+        assert_eq!(AmdLayout::new(DType::F32, 1 << 40, 1 << 40), None);
+    }
+}
