@@ -262,13 +262,18 @@ mod tests {
             offset: offset.into(),
             bytes: bytes.into(),
         };
-        let kernel = |name: &str| plan::Kernel { name: name.into(), summary: format!("{name}!") };
+        let kernel = |name: &str| plan::Kernel {
+            name: name.into(),
+            summary: format!("{name}!"),
+            workgroup: 0,
+        };
         let launch = |kernel| Launch { kernel, grid: 1.into(), args: vec![], writes: vec![] };
         let program = |name: &str, kernels: &[usize]| Program {
             name: name.into(),
             launches: kernels.iter().map(|&kernel| launch(kernel)).collect(),
         };
         Plan {
+            weights: "cpu".into(),
             version: plan::FORMAT_VERSION,
             target: "cpu".into(),
             requires: vec!["avx2".into(), "fma".into()],

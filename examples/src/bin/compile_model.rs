@@ -49,7 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         stop_tokens: imported.info.stop_tokens,
         sections,
     };
-    let options = CompileOptions { targets: vec![Target::from_name("cpu")?], dtype: WeightDtype::Keep };
+    let options =
+        CompileOptions { targets: vec![Target::from_name("cpu")?], dtype: WeightDtype::Keep };
     let report = compile(source, &options, Path::new(&output), &mut Log)?;
     for target in &report.targets {
         println!("{}: {} kernels for {}", output, target.kernels, target.target);
