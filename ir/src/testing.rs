@@ -214,8 +214,8 @@ fn ty(module: &Module, random: &mut Random) -> Type {
     let layout = match (shape.len(), random.below(8)) {
         (3, 0 | 1) => Layout::PositionLanes(1 + random.below(16) as u32),
         (3, 2 | 3) => Layout::HeadMajor,
-        (3, 4) => Layout::KeyBlocks(8 * (1 + random.below(8) as u32)),
-        (3, 5) => Layout::ValueBlocks(8 * (1 + random.below(8) as u32)),
+        (3, 4) if !dtype.is_block() => Layout::KeyBlocks(8 * (1 + random.below(8) as u32)),
+        (3, 5) if !dtype.is_block() => Layout::ValueBlocks(8 * (1 + random.below(8) as u32)),
         _ => Layout::RowMajor,
     };
     Type { dtype, shape, layout }

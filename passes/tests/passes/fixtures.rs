@@ -10,7 +10,7 @@
 use crate::oracle::assert_same;
 use std::fs;
 use std::path::{Path, PathBuf};
-use waveloom_ir::{DType, Module, parse, print};
+use waveloom_ir::{DType, Layout, Module, parse, print};
 use waveloom_passes::{PASSES, Pass, PassOptions, WeightDtype, find_pass, run_passes};
 
 const SEPARATOR: &str = "// =>\n";
