@@ -6,6 +6,7 @@ pub mod gpu;
 mod instance;
 mod real;
 pub mod scalar;
+mod section;
 
 use crate::Target;
 use crate::lower::KernelText;

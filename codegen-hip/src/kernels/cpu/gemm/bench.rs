@@ -6,7 +6,7 @@ use crate::harness::{Aligned, Arg, Loaded, input, on_cpu, output, random_f32};
 use crate::pack::{PackedLayout, packed_bytes};
 use std::sync::Barrier;
 use std::time::Instant;
-use waveloom_ir::Dim;
+use waveloom_ir::{DType, Dim, Expr};
 
 const THREADS: usize = 2;
 

@@ -7,6 +7,7 @@
 
 use super::{Env, Gemm, GemmSpec, RowGroup, Section, Span, TileConfig};
 use crate::kernels::scalar;
+use crate::kernels::section::nodes;
 use crate::mlir::{Builder, Elem, Ty, Value};
 use waveloom_ir::{DType, Expr, GemmOutput, Layout, Store, Type};
 
@@ -41,7 +42,7 @@ struct RowAt {
 
 impl<'a> Epilogue<'a> {
     pub(super) fn new(gemm: &'a Gemm<'a>, env: &'a Env, section: &'a Section) -> Epilogue<'a> {
-        Epilogue { gemm, env, section, nodes: nodes(gemm.spec, section) }
+        Epilogue { gemm, env, section, nodes: nodes(&gemm.spec.outputs, &section.outputs) }
     }
 
     /// Bytes of scratch for staged accumulators and nodes.
@@ -52,7 +53,7 @@ impl<'a> Epilogue<'a> {
         lanes: u64,
     ) -> u64 {
         let slots = section.weights.len() as u64 * u64::from(config.rows);
-        let rows = slots + nodes(spec, section).len() as u64;
+        let rows = slots + nodes(&spec.outputs, &section.outputs).len() as u64;
         rows * section.span_columns(lanes) * 4
     }
 
@@ -442,31 +443,5 @@ fn to_cache(k: &mut Builder, value: Value, ty: &Type) -> Value {
         DType::F16 => k.truncf(value, Elem::F16),
         DType::BF16 => k.f32_to_bf16(value),
         _ => value,
-    }
-}
-
-/// The `rope` and `head_norm` nodes of a section's outputs, innermost first, each once.
-fn nodes<'s>(spec: &'s GemmSpec, section: &Section) -> Vec<&'s Expr> {
-    let mut found = vec![];
-    for &output in &section.outputs {
-        collect(&spec.outputs[output].expr, &mut found);
-    }
-    found
-}
-
-fn collect<'s>(expr: &'s Expr, found: &mut Vec<&'s Expr>) {
-    match expr {
-        Expr::Acc(_) | Expr::Operand(_) | Expr::Const(_) => {}
-        Expr::Unary(_, x) => collect(x, found),
-        Expr::Binary(_, x, y) => {
-            collect(x, found);
-            collect(y, found);
-        }
-        Expr::Rope { x, .. } | Expr::HeadNorm { x, .. } => {
-            collect(x, found);
-            if !found.contains(&expr) {
-                found.push(expr);
-            }
-        }
     }
 }

@@ -20,8 +20,10 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use spec::{GemmSpec, Rows, TileConfig};
+pub use crate::kernels::section::Rows;
+pub use spec::{GemmSpec, TileConfig};
 
+use crate::kernels::section::check_extras;
 use crate::kernels::{ArgRole, KernelError, KernelSource, SYMBOLS, Variant};
 use crate::mlir::{Builder, Value};
 use crate::target::CpuTarget;
@@ -29,7 +31,7 @@ use activations::Activations;
 use epilogue::Epilogue;
 use micro::{Micro, Next};
 use section::{Section, sections};
-use waveloom_ir::{DType, Expr, Function, GemmAttr, GemmOutput, Inst, Layout, Module, Store, Type};
+use waveloom_ir::{Function, GemmAttr, GemmOutput, Inst, Layout, Module, Store, Type};
 use waveloom_plan as plan;
 
 /// A kernel's fixed facts: spec, target, choices, and where things lie in scratch.
@@ -102,11 +104,12 @@ pub fn kernel(
     target: &CpuTarget,
 ) -> Result<KernelSource, KernelError> {
     let gemm = Gemm::new(spec, config, target)?;
-    let mut k = Builder::new(&spec.stem());
+    let (stem, summary) = (spec.description().stem(), spec.description().summary());
+    let mut k = Builder::new(&stem);
     gemm.emit(&mut k);
     Ok(KernelSource {
-        stem: spec.stem(),
-        summary: spec.summary(),
+        stem,
+        summary,
         text: k.finish(),
         items: gemm.items(),
         args: gemm.arg_roles(),
@@ -147,39 +150,15 @@ impl<'a> Gemm<'a> {
 
     /// What the generator does not do, said in words.
     fn check(&self) -> Result<(), KernelError> {
-        let extra = |index: u32| self.spec.extras.get(index as usize);
-        let require = |index: u32, dtypes: &[DType]| match extra(index) {
-            Some(ty) if dtypes.contains(&ty.dtype) => Ok(()),
-            Some(ty) => Err(KernelError(format!("gemm: extra operand {index} is {}", ty.dtype))),
-            None => Err(KernelError(format!("gemm: there is no extra operand {index}"))),
+        check_extras(&self.spec.outputs, &self.spec.extras)?;
+        let blocks = |output: &GemmOutput| {
+            let layout = self.cache(output).map(|(_, layout, _)| layout);
+            matches!(layout, Some(Layout::KeyBlocks(_) | Layout::ValueBlocks(_)))
         };
-        for output in &self.spec.outputs {
-            if let Store::Append { cache, positions } = output.store {
-                require(cache, &[DType::F32, DType::F16, DType::BF16])?;
-                if let Some(Layout::KeyBlocks(_) | Layout::ValueBlocks(_)) =
-                    extra(cache).map(|ty| ty.layout)
-                {
-                    return Err(KernelError("gemm: a cache in blocks of a GPU".to_string()));
-                }
-                require(positions, &[DType::I32])?;
-            }
-            let mut result = Ok(());
-            output.expr.walk(&mut |e| {
-                let checked = match e {
-                    Expr::Operand(i) => require(*i, &[DType::F32, DType::I32]),
-                    Expr::Rope { cos, sin, .. } => {
-                        require(*cos, &[DType::F32]).and_then(|()| require(*sin, &[DType::F32]))
-                    }
-                    Expr::HeadNorm { weight, .. } => require(*weight, &[DType::F32]),
-                    Expr::Acc(_) | Expr::Const(_) | Expr::Unary(..) | Expr::Binary(..) => Ok(()),
-                };
-                if result.is_ok() {
-                    result = checked;
-                }
-            });
-            result?;
+        match self.spec.outputs.iter().any(blocks) {
+            true => Err(KernelError("gemm: a cache in blocks of a GPU".to_string())),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn lanes(&self) -> u64 {

@@ -1,20 +1,11 @@
 //! What a `gemm` kernel depends on, and the sizes that a tuner may choose.
 
 use super::activations::Form;
-use crate::kernels::{KernelError, SYMBOLS, Variant, extent_expr};
+use crate::kernels::section::{self, Description, Rows};
+use crate::kernels::{KernelError, Variant, extent_expr};
 use crate::pack::PackedLayout;
 use crate::target::CpuTarget;
-use waveloom_ir::{DType, Dim, GemmAttr, GemmOutput, Module, Prologue, Store, Type};
-use waveloom_plan as plan;
-
-/// How many rows x has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rows {
-    /// One: a matrix-vector product.
-    One,
-    /// So many, when it runs.
-    Many(plan::Expr),
-}
+use waveloom_ir::{DType, Dim, GemmAttr, GemmOutput, Module, Prologue, Type};
 
 /// A `gemm` without its module: what the kernel depends on.
 #[derive(Clone, Debug)]
@@ -139,41 +130,20 @@ impl GemmSpec {
         })
     }
 
-    /// `gemm_q4_1_576x960_norm` and the like: a C identifier.
-    pub(super) fn stem(&self) -> String {
-        let mut stem = match self.rows {
-            Rows::One => "gemv".to_string(),
-            Rows::Many(_) => "gemm".to_string(),
-        };
-        for weight in &self.weights {
-            stem.push_str(&format!("_{}_{}", weight.dtype, weight.rows));
+    /// It in words.
+    pub(super) fn description(&self) -> Description<'_> {
+        Description {
+            rows: &self.rows,
+            k: self.k,
+            norm: self.norm_eps.is_some(),
+            weights: self.weights.iter().map(|weight| (weight.dtype, weight.rows)).collect(),
+            outputs: &self.outputs,
         }
-        stem.push_str(&format!("_k{}", self.k));
-        stem
-    }
-
-    pub(super) fn summary(&self) -> String {
-        let rows = match &self.rows {
-            Rows::One => "1".to_string(),
-            Rows::Many(plan::Expr::Symbol(id)) => SYMBOLS.get(*id).unwrap_or(&"?").to_string(),
-            Rows::Many(_) => "M".to_string(),
-        };
-        let weights: Vec<String> =
-            self.weights.iter().map(|w| format!("{}[{}, {}]", w.dtype, w.rows, w.cols)).collect();
-        let mut summary = format!("gemm [{rows}, {}] x {}", self.k, weights.join(" "));
-        if self.norm_eps.is_some() {
-            summary.push_str(", norm");
-        }
-        for output in &self.outputs {
-            let append = matches!(output.store, Store::Append { .. });
-            summary.push_str(&format!("; {}{}", output.expr, if append { " append" } else { "" }));
-        }
-        summary
     }
 
     /// Whether an output goes to a cache.
     pub(super) fn appends(&self) -> bool {
-        self.outputs.iter().any(|output| matches!(output.store, Store::Append { .. }))
+        section::appends(&self.outputs)
     }
 }
 

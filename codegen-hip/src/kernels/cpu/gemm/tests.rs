@@ -3,19 +3,19 @@
 //! The reference quantizes activations as the kernels do (int8 per block of 32, or bf16) and then
 //! computes without further rounding, so what is left are the kernel's own f32 roundings.
 
-use super::section::accumulators;
 use super::spec::packed_layout;
 use super::*;
 use crate::harness::{Aligned, Arg, Loaded, input, output, random_f32, runnable_targets};
 use crate::kernels::cpu::testing::{self, C, T};
 use crate::kernels::kernel_for as dispatch;
+use crate::kernels::section::accumulators;
 use crate::pack::{BLOCK, PackedLayout, pack_weight};
 use crate::target::Int8Dot;
 use half::{bf16, f16};
 use std::borrow::Cow;
 use waveloom_ir::{
-    BinaryOp, Dim, F32, FuncId, FunctionBuilder, InstId, Interpreter, Op, Prologue, Tensor,
-    UnaryOp, Weights, storage,
+    BinaryOp, DType, Dim, Expr, F32, FuncId, FunctionBuilder, InstId, Interpreter, Op, Prologue,
+    Tensor, UnaryOp, Weights, storage,
 };
 
 /// Largest error relative to the largest result: roundings of up to 200 f32 additions in a chain
@@ -321,7 +321,7 @@ impl Case {
     }
 
     fn check_on(&self, target: &CpuTarget, results: &Results) {
-        let summary = self.spec(target).summary();
+        let summary = self.spec(target).description().summary();
         let mut caches = results.caches.iter();
         for (output, dense) in self.outputs.iter().zip(&results.dense) {
             let (want, flip) = self.reference(output, target);

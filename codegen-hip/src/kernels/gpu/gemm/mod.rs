@@ -1,0 +1,110 @@
+//! `gemm`: a row prologue, products with packed weights, and an epilogue of expressions.
+//!
+//! A workgroup makes a tile of rows times columns of one section (outputs that share weights): it
+//! stages the accumulators in the local data share, and all its work-items then evaluate the
+//! output expressions over them (`epilogue`). Two generators fill the stage: `gemv` reads every
+//! weight once for up to eight rows, for decode.
+
+mod epilogue;
+mod spec;
+
+pub use spec::GemmSpec;
+
+use super::Instance;
+use crate::kernels::instance::Draft;
+use crate::kernels::section::Rows;
+use crate::kernels::{KernelError, KernelSource, SYMBOLS};
+use crate::mlir::{Builder, Elem, Value};
+use waveloom_ir::{GemmAttr, Store};
+use waveloom_plan as plan;
+
+/// The kernel.
+pub(super) fn kernel(op: &Instance<'_>, attr: &GemmAttr) -> Result<KernelSource, KernelError> {
+    let _spec = GemmSpec::new(op, attr)?;
+    Err(op.unsupported("no kernel on a GPU"))
+}
+
+/// The kernel's arguments as values.
+struct Env {
+    x: Value,
+    /// Weight of the norm before the products.
+    norm: Option<Value>,
+    weights: Vec<Value>,
+    extras: Vec<Value>,
+    /// By output; the cache itself where it is appended to.
+    results: Vec<Value>,
+    /// Rows of x, `i32`.
+    m: Value,
+    /// Capacity of the caches in positions, `i32`, where there are caches.
+    capacity: Option<Value>,
+}
+
+impl Env {
+    /// Claims argument slots: every operand, the dense results, M if it varies, C if there is a
+    /// cache.
+    fn new(draft: &mut Draft, spec: &GemmSpec) -> Env {
+        let mut operand = 0..spec.operands();
+        let mut next = |draft: &mut Draft| draft.buffer(operand.next().unwrap_or(0));
+        let x = next(draft);
+        let norm = spec.norm_eps.map(|_| next(draft));
+        let weights = spec.weights.iter().map(|_| next(draft)).collect();
+        let extras: Vec<Value> = spec.extras.iter().map(|_| next(draft)).collect();
+        let mut results = vec![];
+        for (index, output) in spec.outputs.iter().enumerate() {
+            results.push(match output.store {
+                Store::Dense => draft.buffer(spec.operands() + index),
+                Store::Append { cache, .. } => extras[cache as usize],
+            });
+        }
+        let m = match &spec.rows {
+            Rows::One => draft.builder.i32(1),
+            Rows::Many(rows) => {
+                let m = draft.number(rows.clone());
+                draft.builder.trunc(m, Elem::I32)
+            }
+        };
+        let symbol = SYMBOLS.iter().position(|name| *name == "C").filter(|_| spec.appends());
+        let capacity = symbol.map(|symbol| {
+            let capacity = draft.number(plan::Expr::Symbol(symbol));
+            draft.builder.trunc(capacity, Elem::I32)
+        });
+        Env { x, norm, weights, extras, results, m, capacity }
+    }
+}
+
+/// Accumulators in the local data share, as f32: a plane of `rows` rows per weight of the section.
+/// Element (slot, row, column) is at `((slot·rows + row)·pitch + column)·4` from `base`.
+#[derive(Clone, Copy, Debug)]
+struct Stage {
+    /// Where they begin; [`epilogue::Epilogue::shared_bytes`] are claimed there.
+    base: Value,
+    /// Rows of a plane.
+    rows: u32,
+    /// Columns: whole heads where the section has any, a multiple of 4 otherwise.
+    columns: u32,
+    /// Elements between rows.
+    pitch: u32,
+}
+
+/// Where a staged tile lies in the section's results; all `i32`.
+#[derive(Clone, Copy, Debug)]
+struct Tile {
+    /// Its first row.
+    first_row: Value,
+    /// How many of the stage's rows exist.
+    rows: Value,
+    /// Its first column, below N.
+    first_column: Value,
+}
+
+/// Quotient and remainder by a constant of an `i32` that is not negative.
+fn split(k: &mut Builder, value: Value, by: u32) -> (Value, Value) {
+    if by == 1 {
+        let zero = k.i32(0);
+        return (value, zero);
+    }
+    let divisor = k.i32(by as i32);
+    let quotient = k.udiv(value, divisor);
+    let whole = k.mul(quotient, divisor);
+    (quotient, k.sub(value, whole))
+}
