@@ -1,6 +1,7 @@
 //! A macro-op where it stands: its types, and how its operands lie in memory.
 
 use super::{ArgRole, KernelError, KernelSource, Variant, extent_expr};
+use crate::lower_schedule::{CACHE_LENGTH, STEP_TOKENS};
 use crate::mlir::{Builder, Value};
 use waveloom_ir::{DType, Dim, Function, Inst, Module, Op, Type, ValueId};
 use waveloom_plan as plan;
@@ -12,6 +13,9 @@ pub(super) struct Instance<'a, T> {
     pub inst: &'a Inst,
     pub variant: Variant,
     pub target: &'a T,
+    /// Whether the launch is captured once and replayed at every length of the cache: then the
+    /// symbol `T` is 1, and nothing may depend on `S`.
+    pub captured: bool,
 }
 
 impl<T> Clone for Instance<'_, T> {
@@ -54,15 +58,24 @@ impl<'a, T> Instance<'a, T> {
         }
     }
 
+    /// An extent, over the plan's symbols.
+    pub fn extent(&self, dim: Dim) -> Result<plan::Expr, KernelError> {
+        match extent_expr(self.module, dim)? {
+            plan::Expr::Symbol(STEP_TOKENS) if self.captured => Ok(plan::Expr::from(1)),
+            plan::Expr::Symbol(CACHE_LENGTH) if self.captured => {
+                Err(self.unsupported("a decode step's launch depends on the cache length"))
+            }
+            extent => Ok(extent),
+        }
+    }
+
     /// The product of extents, over the plan's symbols.
     pub fn product(&self, dims: &[Dim]) -> Result<plan::Expr, KernelError> {
         let elements = dims.iter().try_fold(1u64, |n, &dim| {
             n.checked_mul(self.module.max_extent(dim)).filter(|n| *n < 1 << 60)
         });
         elements.ok_or_else(|| self.unsupported("a tensor is too large"))?;
-        dims.iter().try_fold(plan::Expr::from(1), |product, &dim| {
-            Ok(product * extent_expr(self.module, dim)?)
-        })
+        dims.iter().try_fold(plan::Expr::from(1), |product, &dim| Ok(product * self.extent(dim)?))
     }
 
     /// The type of operand `index`, with its rows and columns, if it is a weight that is packed as a

@@ -4,6 +4,7 @@
 pub mod cpu;
 pub mod gpu;
 mod instance;
+mod map;
 mod real;
 pub mod scalar;
 mod section;
@@ -115,10 +116,11 @@ pub fn kernel_for(
         .ok_or_else(|| KernelError("no such instruction".to_string()))?;
     match target {
         Target::Cpu(target) => {
-            cpu::kernel_for(&Instance { module, function, inst, variant, target })
+            cpu::kernel_for(&Instance { module, function, inst, variant, target, captured: false })
         }
         Target::Amd(target) => {
-            gpu::kernel_for(&Instance { module, function, inst, variant, target })
+            let captured = variant == Variant::Decode;
+            gpu::kernel_for(&Instance { module, function, inst, variant, target, captured })
         }
     }
 }

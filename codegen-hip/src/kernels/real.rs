@@ -32,7 +32,15 @@ pub(super) fn load_partial(
     widen(k, raw)
 }
 
-fn widen(k: &mut Builder, raw: Value) -> Value {
+/// `lanes` numbers (0: one, as a scalar) at `pointer`, a multiple of their size, as f32.
+pub(super) fn load_whole(k: &mut Builder, elem: Elem, pointer: Value, lanes: u32) -> Value {
+    let ty = elem.vec(lanes);
+    let raw = k.load_aligned(pointer, ty, ty.bytes());
+    widen(k, raw)
+}
+
+/// Numbers as [`elem`] says, as f32.
+pub(super) fn widen(k: &mut Builder, raw: Value) -> Value {
     match raw.ty.elem {
         Elem::F16 => k.extf(raw, Elem::F32),
         Elem::I16 => k.bf16_to_f32(raw),

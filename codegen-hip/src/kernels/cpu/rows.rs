@@ -5,7 +5,8 @@
 
 use super::Instance;
 use crate::kernels::instance::Draft;
-use crate::kernels::{KernelError, KernelSource, extent_expr, real, scalar};
+use crate::kernels::map::{self, MapOperand};
+use crate::kernels::{KernelError, KernelSource, extent_expr, real};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
 use crate::pack::{BLOCK, PackedLayout};
@@ -346,17 +347,14 @@ fn root_mean_square_scale(k: &mut Builder, sum: Value, columns: u32, eps: F32) -
 
 /// `map`; an item is [`MAP_BLOCK`] elements of a row of the result.
 pub(super) fn map(op: &Instance<'_>, expr: &Expr) -> Result<KernelSource, KernelError> {
-    let result = op.result();
-    let (columns, outer) = match result.shape.split_last() {
-        Some((&columns, outer)) => (columns, outer),
-        None => (Dim::Const(1), &[][..]),
-    };
+    map::check(op, expr)?;
+    let (columns, outer) = map::columns_and_outer(op);
     let lanes = op.target.lanes;
     let blocks = plan::Expr::CeilDiv(
         Box::new(extent_expr(op.module, columns)?),
         Box::new(plan::Expr::from(MAP_BLOCK)),
     );
-    let items = op.product(outer)? * constant_folded(blocks);
+    let items = op.product(&outer)? * constant_folded(blocks);
     op.refuse_packed()?;
     let mut draft = Draft::new("map");
     let operands = (0..op.inst.operands.len())
@@ -369,7 +367,6 @@ pub(super) fn map(op: &Instance<'_>, expr: &Expr) -> Result<KernelSource, Kernel
     let result_at = draft.buffer(op.result_buffer());
     let columns = draft.number(extent_expr(op.module, columns)?);
     let k = &mut draft.builder;
-    check_map(op, expr)?;
     let (first, last) = (k.first(), k.last());
     let blocks = k.ceil_div_const(columns, MAP_BLOCK);
     k.for_loop(first, last, 1, [], |k, item, []| {
@@ -378,7 +375,7 @@ pub(super) fn map(op: &Instance<'_>, expr: &Expr) -> Result<KernelSource, Kernel
         let from = k.mul_const(block, MAP_BLOCK);
         let to = k.add_const(from, MAP_BLOCK);
         let to = k.min(to, columns);
-        let indices = split_index(k, row, &extents);
+        let indices = map::split_index(k, row, &extents);
         let rows: Vec<Value> = operands.iter().map(|operand| operand.row(k, &indices)).collect();
         let before = k.mul(row, columns);
         let result = k.element(result_at, Elem::F32, before);
@@ -386,133 +383,23 @@ pub(super) fn map(op: &Instance<'_>, expr: &Expr) -> Result<KernelSource, Kernel
             let values: Vec<Value> = operands
                 .iter()
                 .zip(&rows)
-                .map(|(operand, &row)| operand.load(k, row, column, lanes, count))
+                .map(|(operand, &row)| {
+                    operand.load(k, row, lanes, |k, elem, row| {
+                        load(k, elem, row, column, lanes, count)
+                    })
+                })
                 .collect();
-            let value = evaluate(k, expr, &values, lanes);
+            let value = map::evaluate(k, expr, &values, lanes);
             store(k, Elem::F32, value, result, column, count);
         });
         []
     });
-    Ok(draft.finish(format!("map {} {expr}", op.spell(result)), items, 0))
+    Ok(draft.finish(format!("map {} {expr}", op.spell(op.result())), items, 0))
 }
 
 fn constant_folded(expr: plan::Expr) -> plan::Expr {
     let has_symbol = expr.eval(&[]).is_none();
     if has_symbol { expr } else { expr.eval(&[]).map_or(expr, plan::Expr::from) }
-}
-
-/// Refuses what only a `gemm` can have in an expression.
-fn check_map(op: &Instance<'_>, expr: &Expr) -> Result<(), KernelError> {
-    let mut fits = true;
-    expr.walk(&mut |e| match e {
-        Expr::Operand(index) => fits &= (*index as usize) < op.inst.operands.len(),
-        Expr::Const(_) | Expr::Unary(..) | Expr::Binary(..) => {}
-        Expr::Acc(_) | Expr::Rope { .. } | Expr::HeadNorm { .. } => fits = false,
-    });
-    match fits {
-        true => Ok(()),
-        false => Err(op.unsupported(format!("expression {expr}"))),
-    }
-}
-
-/// An operand of `map`.
-struct MapOperand {
-    array: Value,
-    dtype: DType,
-    /// Elements between neighbours, by outer dimension of the result; none where it repeats.
-    strides: Vec<Option<Value>>,
-    /// Whether the last dimension repeats.
-    repeats: bool,
-}
-
-impl MapOperand {
-    fn new(op: &Instance<'_>, draft: &mut Draft, index: usize) -> Result<MapOperand, KernelError> {
-        let ty = op.operand(index);
-        let result = &op.result().shape;
-        if ty.dtype != DType::I32 && real::elem(ty.dtype).is_none() {
-            return Err(op.unsupported(format!("an operand of {}", ty.dtype)));
-        }
-        // Aligned at the last dimension; missing ones repeat.
-        let missing = result.len().saturating_sub(ty.rank());
-        let dim = |axis: usize| match axis.checked_sub(missing) {
-            Some(axis) => ty.shape[axis],
-            None => Dim::Const(1),
-        };
-        let repeats_at = |axis: usize| dim(axis) == Dim::Const(1);
-        let mut strides = vec![];
-        for axis in 0..result.len().saturating_sub(1) {
-            let stride = op.product(&(axis + 1..result.len()).map(dim).collect::<Vec<_>>())?;
-            strides.push((!repeats_at(axis)).then(|| draft.number(stride)));
-        }
-        let repeats = result.is_empty() || repeats_at(result.len() - 1);
-        Ok(MapOperand { array: draft.buffer(index), dtype: ty.dtype, strides, repeats })
-    }
-
-    fn elem(&self) -> Elem {
-        real::elem(self.dtype).unwrap_or(Elem::I32)
-    }
-
-    /// The address of the row with these outer indices.
-    fn row(&self, k: &mut Builder, indices: &[Value]) -> Value {
-        let mut before = k.i64(0);
-        for (&index, stride) in indices.iter().zip(&self.strides) {
-            if let Some(stride) = *stride {
-                let elements = k.mul(index, stride);
-                before = k.add(before, elements);
-            }
-        }
-        k.element(self.array, self.elem(), before)
-    }
-
-    /// Elements of a row, as f32 in `lanes` lanes.
-    fn load(
-        &self,
-        k: &mut Builder,
-        row: Value,
-        column: Value,
-        lanes: u32,
-        count: Option<Value>,
-    ) -> Value {
-        let elem = self.elem();
-        let value = match self.repeats {
-            true => real::load(k, elem, row, 0),
-            false => load(k, elem, row, column, lanes, count),
-        };
-        let value = if elem == Elem::I32 { k.sitofp(value, Elem::F32) } else { value };
-        if self.repeats { k.splat(value, lanes) } else { value }
-    }
-}
-
-/// The indices of row `row` in dimensions of `extents`.
-fn split_index(k: &mut Builder, row: Value, extents: &[Value]) -> Vec<Value> {
-    let mut rest = row;
-    let mut indices = vec![];
-    for &extent in extents.iter().rev() {
-        indices.push(k.rem(rest, extent));
-        rest = k.udiv(rest, extent);
-    }
-    indices.reverse();
-    indices
-}
-
-/// The value of an expression that [`check_map`] let pass.
-fn evaluate(k: &mut Builder, expr: &Expr, operands: &[Value], lanes: u32) -> Value {
-    match expr {
-        Expr::Operand(index) => operands[*index as usize],
-        Expr::Const(value) => k.float(Elem::F32.vec(lanes), value.0.into()),
-        Expr::Unary(op, x) => {
-            let x = evaluate(k, x, operands, lanes);
-            scalar::unary(k, *op, x)
-        }
-        Expr::Binary(op, a, b) => {
-            let a = evaluate(k, a, operands, lanes);
-            let b = evaluate(k, b, operands, lanes);
-            scalar::binary(k, *op, a, b)
-        }
-        Expr::Acc(_) | Expr::Rope { .. } | Expr::HeadNorm { .. } => {
-            unreachable!("`check_map` refuses it")
-        }
-    }
 }
 
 // ---- rope -----------------------------------------------------------------------------------
