@@ -266,6 +266,7 @@ mod tests {
             name: name.into(),
             summary: format!("{name}!"),
             workgroup: 0,
+            facts: None,
         };
         let launch = |kernel| Launch { kernel, grid: 1.into(), args: vec![], writes: vec![] };
         let program = |name: &str, kernels: &[usize]| Program {

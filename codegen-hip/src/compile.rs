@@ -230,10 +230,13 @@ pub fn compile_target(
     let schedule = passes::schedule(&module)?;
     let memory = passes::plan_memory(&module, &schedule)?;
     passes::check_memory(&schedule, &module, &memory)?;
-    let lowered = lower_schedule(&module, &schedule, &memory, target, &source.stop_tokens)?;
+    let mut lowered = lower_schedule(&module, &schedule, &memory, target, &source.stop_tokens)?;
     lowered.plan.verify()?;
     clock.phase("kernels");
     let objects = compile_kernels(&lowered.kernels, target, clock.observer)?;
+    for (kernel, object) in lowered.plan.kernels.iter_mut().zip(&objects) {
+        kernel.facts = object.facts.clone();
+    }
     clock.phase("link");
     let code = link_shared_object(&objects, target)?;
     Ok(CompiledTarget { target: target.clone(), module, lowered, code })

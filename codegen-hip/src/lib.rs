@@ -11,6 +11,7 @@
 
 pub mod compile;
 pub mod error;
+pub mod facts;
 #[cfg(test)]
 pub(crate) mod harness;
 pub mod kernels;

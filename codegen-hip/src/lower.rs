@@ -8,11 +8,12 @@
 //! the same speed for twice the time to compile.
 #![allow(unsafe_code)]
 
+use crate::facts::code_facts;
 use crate::{CodegenError, Target};
 use inkwell::OptimizationLevel;
 use inkwell::attributes::AttributeLoc;
 use inkwell::context::{AsContextRef, Context as LlvmContext};
-use inkwell::module::Module as LlvmModule;
+use inkwell::module::{FlagBehavior, Module as LlvmModule};
 use inkwell::passes::PassBuilderOptions;
 use inkwell::targets::{
     CodeModel, FileType, InitializationConfig, RelocMode, Target as LlvmTarget, TargetMachine,
@@ -30,15 +31,20 @@ use mlir_sys::{
 };
 use std::cell::RefCell;
 use std::rc::Rc;
+use waveloom_plan::CodeFacts;
 
 /// LLVM's passes before code generation.
 const PASSES: &str = "function(simplifycfg,early-cse<memssa>,instcombine<no-verify-fixpoint>,\
                       loop-mssa(licm),gvn,instcombine<no-verify-fixpoint>,simplifycfg)";
 
-/// The same for AMD GPUs, with the pass that finds out which hidden arguments a kernel can do without.
+/// The same for AMD GPUs: loops test at their end, so that a loop is one block, which is what the
+/// back end schedules; and hidden arguments that a kernel can do without are found out.
 const AMD_PASSES: &str = "function(simplifycfg,early-cse<memssa>,instcombine<no-verify-fixpoint>,\
-                          loop-mssa(licm),gvn,instcombine<no-verify-fixpoint>,simplifycfg),\
-                          amdgpu-attributor";
+                          loop-mssa(loop-rotate<header-duplication>,licm),gvn,\
+                          instcombine<no-verify-fixpoint>,simplifycfg),amdgpu-attributor";
+
+/// Version of the code objects: the newest that every release of HIP since 5.3 loads.
+const CODE_OBJECT_VERSION: u64 = 500;
 
 /// The code of a kernel as a generator writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +76,8 @@ pub struct CompiledKernel {
     pub name: String,
     /// A relocatable ELF object.
     pub object: Vec<u8>,
+    /// What was found in the code, for a GPU.
+    pub facts: Option<CodeFacts>,
     /// What it went through, if asked for.
     pub dump: Option<KernelDump>,
 }
@@ -111,21 +119,25 @@ pub fn compile(
     let machine = back_end.optimize(&llvm, &llvm_context)?;
     let object = back_end.emit(&machine, &llvm, FileType::Object)?;
     check_undefined(&kernel.name, &object)?;
+    // Writing text is a small part of the work, and what it says is kept with the kernel.
+    let assembly = || -> Result<String, CodegenError> {
+        let text = back_end.emit(&machine, &llvm, FileType::Assembly)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    };
+    let facts = match target {
+        Target::Cpu(_) => None,
+        Target::Amd(target) => Some(code_facts(&assembly()?, kernel.workgroup, target)),
+    };
     let dump = match dump {
         false => None,
         true => Some(KernelDump {
             mlir: kernel.mlir.clone(),
             mlir_lowered: module.as_operation().to_string(),
             llvm_ir: llvm.print_to_string().to_string(),
-            assembly: String::from_utf8_lossy(&back_end.emit(
-                &machine,
-                &llvm,
-                FileType::Assembly,
-            )?)
-            .into_owned(),
+            assembly: assembly()?,
         }),
     };
-    Ok(CompiledKernel { name: kernel.name.clone(), object, dump })
+    Ok(CompiledKernel { name: kernel.name.clone(), object, facts, dump })
 }
 
 /// A context that knows the dialects that kernels use, and no other.
@@ -239,10 +251,10 @@ impl BackEnd<'_> {
     }
 
     /// Runs [`PASSES`] on a module and gives the machine to emit it with.
-    fn optimize(
+    fn optimize<'c>(
         &self,
-        module: &LlvmModule,
-        context: &LlvmContext,
+        module: &LlvmModule<'c>,
+        context: &'c LlvmContext,
     ) -> Result<TargetMachine, CodegenError> {
         let machine = self.machine()?;
         module.set_triple(&machine.get_triple());
@@ -260,7 +272,12 @@ impl BackEnd<'_> {
         }
         let passes = match self.target {
             Target::Cpu(_) => PASSES,
-            Target::Amd(_) => AMD_PASSES,
+            Target::Amd(_) => {
+                let version = context.i32_type().const_int(CODE_OBJECT_VERSION, false);
+                let key = "amdhsa_code_object_version";
+                module.add_basic_value_flag(key, FlagBehavior::Error, version);
+                AMD_PASSES
+            }
         };
         module
             .run_passes(passes, &machine, PassBuilderOptions::create())

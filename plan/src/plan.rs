@@ -61,6 +61,45 @@ pub struct Kernel {
     /// Work-items of a workgroup, along x, on a GPU; 0 where an item is called by itself.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub workgroup: u32,
+    /// What the compiler found in the code of a GPU's kernel. Nothing depends on it at run time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<CodeFacts>,
+}
+
+/// What can be read off a GPU kernel's machine code.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeFacts {
+    /// Vector registers of a wave, accumulation registers included.
+    pub vgprs: u32,
+    /// Scalar registers of a wave.
+    pub sgprs: u32,
+    /// Registers of either kind that were spilled to memory.
+    pub spills: u32,
+    /// Bytes of private memory of a work-item.
+    pub private_bytes: u32,
+    /// Bytes of the local data share of a workgroup.
+    pub lds_bytes: u32,
+    /// Waves that a SIMD can hold at once, by registers and LDS.
+    pub waves_per_simd: u32,
+    /// Instructions in all.
+    pub instructions: u32,
+    /// Its innermost loop with the most matrix operations, else the most loads from memory.
+    pub hot_loop: Option<LoopFacts>,
+}
+
+/// What is in a loop.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoopFacts {
+    /// Instructions.
+    pub instructions: u32,
+    /// Of them, matrix operations.
+    pub matrix: u32,
+    /// Loads from memory of 16 bytes a lane.
+    pub wide_loads: u32,
+    /// Other loads from memory.
+    pub narrow_loads: u32,
+    /// Waits for every load that is in flight.
+    pub full_waits: u32,
 }
 
 /// One argument slot of a launch: eight bytes, a pointer or an `i64`.

@@ -74,6 +74,7 @@ pub fn plan() -> Plan {
         name: name.into(),
         summary: summary.into(),
         workgroup: 0,
+        facts: None,
     };
     let model = ModelInfo {
         name: "toy".into(),

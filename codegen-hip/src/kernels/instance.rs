@@ -7,7 +7,7 @@ use waveloom_ir::{DType, Dim, Function, Inst, Module, Op, Type, ValueId};
 use waveloom_plan as plan;
 
 /// One application of a macro-op, and what its kernel is made for.
-pub(super) struct Instance<'a, T> {
+pub(crate) struct Instance<'a, T> {
     pub module: &'a Module,
     pub function: &'a Function,
     pub inst: &'a Inst,
@@ -134,7 +134,7 @@ impl<'a, T> Instance<'a, T> {
 }
 
 /// A kernel while it is written.
-pub(super) struct Draft {
+pub(crate) struct Draft {
     pub builder: Builder,
     stem: String,
     args: Vec<ArgRole>,

@@ -3,7 +3,7 @@
 
 pub mod cpu;
 pub mod gpu;
-mod instance;
+pub(crate) mod instance;
 mod map;
 mod real;
 pub mod scalar;
@@ -93,6 +93,7 @@ impl KernelSource {
             name: self.text.name.clone(),
             summary: self.summary.clone(),
             workgroup: self.text.workgroup,
+            facts: None,
         }
     }
 }

@@ -85,7 +85,8 @@ fn programs() -> Vec<Program> {
 /// The plan of the toy model.
 pub fn plan() -> Plan {
     let symbol = |name: &str, max: u32| Symbol { name: name.into(), min: 1, max: i64::from(max) };
-    let kernel = |name: &str| Kernel { name: name.into(), summary: "toy".into(), workgroup: 0 };
+    let kernel =
+        |name: &str| Kernel { name: name.into(), summary: "toy".into(), workgroup: 0, facts: None };
     let model = ModelInfo {
         name: "toy".into(),
         vocab: VOCAB,

@@ -1,0 +1,159 @@
+//! What a GPU kernel's assembly says about it: registers, LDS, occupancy, what is in its hot loop.
+//!
+//! Read from LLVM's assembly text, whose metadata block and labels are stable.
+
+use crate::target::AmdTarget;
+use waveloom_plan::{CodeFacts, LoopFacts};
+
+/// SIMDs that share the LDS of [`lds_bytes_of_simds`].
+const SIMDS: u32 = 4;
+
+/// Reads off a kernel's assembly what it needs and does. `workgroup` is its number of work-items.
+pub fn code_facts(assembly: &str, workgroup: u32, target: &AmdTarget) -> CodeFacts {
+    let metadata = |key: &str| -> u32 {
+        let lines = assembly.lines().map(|line| line.trim_start().trim_start_matches("- "));
+        let mut values = lines.filter_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+        values.next().unwrap_or(0)
+    };
+    let vgprs = metadata(".vgpr_count:");
+    let lds_bytes = metadata(".group_segment_fixed_size:");
+    let lines = body(assembly);
+    CodeFacts {
+        vgprs,
+        sgprs: metadata(".sgpr_count:"),
+        spills: metadata(".vgpr_spill_count:") + metadata(".sgpr_spill_count:"),
+        private_bytes: metadata(".private_segment_fixed_size:"),
+        lds_bytes,
+        waves_per_simd: waves_per_simd(vgprs, lds_bytes, workgroup, target),
+        instructions: lines.iter().filter(|line| line.is_instruction()).count() as u32,
+        hot_loop: hot_loop(&lines),
+    }
+}
+
+/// Waves that a SIMD holds at once: bounded by registers, and by the LDS of the workgroups that
+/// the four SIMDs of a compute unit (of RDNA: a workgroup processor) hold.
+fn waves_per_simd(vgprs: u32, lds_bytes: u32, workgroup: u32, target: &AmdTarget) -> u32 {
+    let by_registers = target.vector_registers.waves(vgprs);
+    let waves = workgroup.div_ceil(target.wave).max(1);
+    match lds_bytes_of_simds(target).checked_div(lds_bytes) {
+        None => by_registers,
+        Some(groups) => by_registers.min((groups * waves).div_ceil(SIMDS)),
+    }
+}
+
+/// LDS that four SIMDs share: a compute unit's, or both halves of a workgroup processor.
+fn lds_bytes_of_simds(target: &AmdTarget) -> u32 {
+    if target.wave == 32 { 2 * target.lds_bytes } else { target.lds_bytes }
+}
+
+/// A line of assembly that does something.
+#[derive(Clone, Copy)]
+enum Line<'a> {
+    Label(&'a str),
+    Instruction { mnemonic: &'a str, operands: &'a str },
+}
+
+impl Line<'_> {
+    fn is_instruction(&self) -> bool {
+        matches!(self, Line::Instruction { .. })
+    }
+}
+
+/// Labels and instructions up to the end of the function.
+fn body(assembly: &str) -> Vec<Line<'_>> {
+    let code = assembly.lines().map(|line| line.split(';').next().unwrap_or("").trim_end());
+    let code = code.take_while(|line| !line.trim_start().starts_with(".section"));
+    code.filter_map(|line| {
+        if let Some(label) = line.strip_suffix(':') {
+            return label.starts_with(".LBB").then_some(Line::Label(label));
+        }
+        let line = line.strip_prefix('\t')?;
+        let (mnemonic, operands) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let instruction = mnemonic.starts_with(|c: char| c.is_ascii_lowercase());
+        instruction.then_some(Line::Instruction { mnemonic, operands })
+    })
+    .collect()
+}
+
+/// The innermost loop with the most matrix operations; where none has any, the most loads.
+fn hot_loop(lines: &[Line<'_>]) -> Option<LoopFacts> {
+    let mut loops: Vec<(usize, usize)> = vec![];
+    for (end, line) in lines.iter().enumerate() {
+        let Line::Instruction { mnemonic, operands } = line else { continue };
+        if !mnemonic.starts_with("s_cbranch") && !mnemonic.starts_with("s_branch") {
+            continue;
+        }
+        let is_target = |line: &Line<'_>| matches!(line, Line::Label(l) if *l == operands.trim());
+        if let Some(start) = lines[..end].iter().rposition(is_target) {
+            loops.push((start, end));
+        }
+    }
+    let innermost = loops.iter().filter(|(start, end)| {
+        !loops.iter().any(|(a, b)| (a, b) != (start, end) && start <= a && b <= end)
+    });
+    let facts = innermost.map(|&(start, end)| loop_facts(&lines[start..=end]));
+    facts.max_by_key(|facts| (facts.matrix, facts.wide_loads + facts.narrow_loads))
+}
+
+fn loop_facts(lines: &[Line<'_>]) -> LoopFacts {
+    let mut facts = LoopFacts::default();
+    for line in lines {
+        let Line::Instruction { mnemonic, operands } = line else { continue };
+        facts.instructions += 1;
+        facts.matrix += u32::from(mnemonic.contains("mfma") || mnemonic.contains("wmma"));
+        if mnemonic.starts_with("global_load") || mnemonic.starts_with("buffer_load") {
+            let wide = mnemonic.ends_with("x4") || mnemonic.ends_with("b128");
+            facts.wide_loads += u32::from(wide);
+            facts.narrow_loads += u32::from(!wide);
+        }
+        facts.full_waits += u32::from(
+            mnemonic.starts_with("s_waitcnt") && operands.contains("vmcnt(0)")
+                || mnemonic.starts_with("s_wait_loadcnt") && operands.trim() == "0x0",
+        );
+    }
+    facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::instance::Draft;
+    use crate::mlir::Elem;
+    use crate::{Target, compile};
+
+    /// A loop that loads 16 bytes a lane and adds them up.
+    #[test]
+    fn a_loop_is_read_off_the_assembly() {
+        for name in ["gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201"] {
+            let target = Target::from_name(name).unwrap();
+            let Target::Amd(amd) = &target else { panic!("{name} is a GPU") };
+            let mut draft = Draft::for_gpu("k", 256);
+            let (from, to, count) =
+                (draft.buffer(0), draft.buffer(1), draft.number(waveloom_plan::Expr::Symbol(0)));
+            let k = &mut draft.builder;
+            let thread = k.thread();
+            let zero = k.zero(Elem::F32.vec(4));
+            let start = k.i64(0);
+            let [sum] = k.for_loop(start, count, 1, [zero], |k, i, [sum]| {
+                let before = k.mul_const(i, 4096);
+                let at = k.offset(from, before);
+                let bytes = k.mul_const(thread, 16);
+                let at = k.offset_u32(at, bytes);
+                let x = k.load_aligned(at, Elem::F32.vec(4), 16);
+                [k.add(sum, x)]
+            });
+            let bytes = k.mul_const(thread, 16);
+            let at = k.offset_u32(to, bytes);
+            k.store_aligned(sum, at, 16);
+            let text = draft.finish("k".into(), 1.into(), 0).text;
+            let assembly = compile(&text, &target, true).unwrap().dump.unwrap().assembly;
+            let facts = code_facts(&assembly, 256, amd);
+            assert!(facts.vgprs > 0 && facts.sgprs > 0, "{name}: {facts:?}");
+            assert_eq!([facts.spills, facts.private_bytes, facts.lds_bytes], [0; 3]);
+            assert_eq!(facts.waves_per_simd, amd.vector_registers.max_waves);
+            let hot = facts.hot_loop.expect("the loop");
+            assert!(hot.wide_loads >= 1 && hot.narrow_loads == 0, "{name}: {hot:?}");
+            assert!(hot.instructions < facts.instructions);
+        }
+    }
+}
