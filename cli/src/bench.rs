@@ -28,9 +28,10 @@ fn measure(args: &BenchArgs, report: &mut Report) -> Result<(), Failure> {
     let context = args.prompt_tokens.saturating_add(args.gen_tokens);
     let start = Instant::now();
     let artifact = Artifact::open(&args.file)?;
-    let mut session = load::session(&artifact, &args.device, context).map_err(|failure| {
-        failure.with_help("lower --prompt-tokens or --gen-tokens if they exceed the context")
-    })?;
+    let mut session =
+        load::session(&artifact, &args.device, context, args.json).map_err(|failure| {
+            failure.with_help("lower --prompt-tokens or --gen-tokens if they exceed the context")
+        })?;
     report.load_s.push(start.elapsed().as_secs_f64());
     report.device = session.device().to_string();
     report.threads = session.workers();
@@ -61,8 +62,8 @@ fn generate(
     session.sample()?;
     let prefill = start.elapsed();
     let start = Instant::now();
-    for _ in 0..steps {
-        session.decode_one()?;
+    for step in 0..steps {
+        session.decode_ahead((steps - step) as usize)?;
     }
     Ok((prefill, start.elapsed()))
 }

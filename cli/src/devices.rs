@@ -14,25 +14,64 @@ pub fn run(args: &ListArgs) -> Result<(), Failure> {
 }
 
 fn text(devices: &[DeviceInfo]) -> String {
-    let row = |device: &DeviceInfo| {
-        let workers = format::count(device.workers as u64, "thread");
-        vec![device.name.clone(), device.description.clone(), workers, device.features.join(" ")]
+    let there = devices.iter().filter(|device| device.unavailable.is_none());
+    let mut text = format::table(&there.map(row).collect::<Vec<_>>(), &[]);
+    for device in devices {
+        if let Some(reason) = &device.unavailable {
+            text += &format!("{}: not available: {reason}\n", device.name);
+        }
+    }
+    text
+}
+
+fn row(device: &DeviceInfo) -> Vec<String> {
+    let (size, features) = match &device.gpu {
+        Some(gpu) => {
+            let (free, total) = (format::bytes(gpu.free_bytes), format::bytes(gpu.memory_bytes));
+            let size = format::count(u64::from(gpu.compute_units), "compute unit");
+            (size, format!("{}, {free} free of {total}", gpu.architecture))
+        }
+        None => (format::count(device.workers as u64, "thread"), device.features.join(" ")),
     };
-    format::table(&devices.iter().map(row).collect::<Vec<_>>(), &[])
+    vec![device.name.clone(), device.description.clone(), size, features]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use waveloom_runtime::GpuInfo;
+
+    fn device(name: &str, description: &str) -> DeviceInfo {
+        DeviceInfo {
+            name: name.into(),
+            description: description.into(),
+            workers: 2,
+            features: vec!["avx2".into(), "fma".into()],
+            gpu: None,
+            unavailable: None,
+        }
+    }
 
     #[test]
     fn a_line_per_device() {
-        let device = DeviceInfo {
-            name: "cpu".into(),
-            description: "a processor".into(),
-            workers: 2,
-            features: vec!["avx2".into(), "fma".into()],
+        assert_eq!(
+            text(&[device("cpu", "a processor")]),
+            "cpu  a processor  2 threads  avx2 fma\n"
+        );
+        let gpu = GpuInfo {
+            architecture: "gfx942".into(),
+            compute_units: 304,
+            memory_bytes: 192 << 30,
+            free_bytes: 190 << 30,
         };
-        assert_eq!(text(&[device]), "cpu  a processor  2 threads  avx2 fma\n");
+        let gpu = DeviceInfo { gpu: Some(gpu), ..device("hip:0", "a GPU") };
+        let reason = Some("it is switched off".into());
+        let absent = DeviceInfo { unavailable: reason, ..device("hip:1", "another") };
+        let expected = "\
+cpu    a processor  2 threads          avx2 fma
+hip:0  a GPU        304 compute units  gfx942, 190.0 GiB free of 192.0 GiB
+hip:1: not available: it is switched off
+";
+        assert_eq!(text(&[device("cpu", "a processor"), gpu, absent]), expected);
     }
 }

@@ -26,14 +26,15 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     };
     let prompt = prompt(args, text.as_ref())?;
     let model = load::any_plan(&artifact)?.model;
-    let mut session =
-        load::session(&artifact, &args.device, context(args, prompt.len(), model.max_context))?;
+    let context = context(args, prompt.len(), model.max_context);
+    let mut session = load::session(&artifact, &args.device, context, args.json)?;
     let load = start.elapsed();
     let options = GenerateOptions {
         max_new_tokens: args.max_tokens as usize,
         sampling: sampling(&args.sampling, &generation_config(&artifact)?),
         ignore_eos: args.ignore_eos,
         stop_tokens: vec![],
+        logits: args.logits.is_some(),
     };
     let mut sink = Sink::new(args, text.as_ref());
     let generation = session.generate(&prompt, &options, &mut |event| sink.take(event))?;

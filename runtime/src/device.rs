@@ -4,7 +4,7 @@
 //! a device may return from [`LoadedPlan::run`] and [`LoadedPlan::write`] before it is done, and
 //! waits in the reads.
 
-use crate::cpu;
+use crate::{cpu, hip};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -19,6 +19,17 @@ pub struct LoadRequest<'a> {
     pub plan: &'a Plan,
     /// Its memory for the context length asked for.
     pub layout: &'a Layout,
+    /// Is told how far the weights are, on a device to which they are copied.
+    pub progress: &'a mut dyn FnMut(LoadProgress),
+}
+
+/// How far loading is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadProgress {
+    /// Bytes of weights that are on their way to the device or there.
+    pub done: u64,
+    /// Bytes of all weights.
+    pub total: u64,
 }
 
 /// Hardware that can run plans.
@@ -36,11 +47,17 @@ pub trait Device {
 
 /// A plan on a device, with its memory.
 pub trait LoadedPlan: Send {
-    /// Bytes that were allocated, or mapped for the weights.
+    /// Bytes that were allocated where programs run, or mapped for the weights.
     fn allocated_bytes(&self) -> u64;
 
     /// Workers that share a launch: threads of a CPU.
     fn workers(&self) -> usize;
+
+    /// Steps that may be queued before the token of the first of them is read. With more than one,
+    /// reading a word of the history waits for no later step than the one that writes it.
+    fn lookahead(&self) -> usize {
+        1
+    }
 
     /// Runs a program of the plan with these values of its symbols.
     fn run(&mut self, program: usize, symbols: &Symbols) -> Result<(), DeviceError>;
@@ -62,12 +79,15 @@ pub enum DeviceKind {
     /// The host's processors.
     #[default]
     Cpu,
+    /// An AMD GPU, by its number in HIP.
+    Hip(u32),
 }
 
 impl fmt::Display for DeviceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DeviceKind::Cpu => f.write_str("cpu"),
+            DeviceKind::Hip(index) => write!(f, "hip:{index}"),
         }
     }
 }
@@ -76,9 +96,12 @@ impl FromStr for DeviceKind {
     type Err = DeviceError;
 
     fn from_str(name: &str) -> Result<Self, DeviceError> {
-        match name {
-            "cpu" => Ok(DeviceKind::Cpu),
-            _ => Err(DeviceError::UnknownDevice(name.into())),
+        let unknown = || DeviceError::UnknownDevice(name.into());
+        match name.split_once(':') {
+            None if name == "cpu" => Ok(DeviceKind::Cpu),
+            None if name == "hip" => Ok(DeviceKind::Hip(0)),
+            Some(("hip", index)) => index.parse().map(DeviceKind::Hip).map_err(|_| unknown()),
+            _ => Err(unknown()),
         }
     }
 }
@@ -94,11 +117,32 @@ pub struct DeviceInfo {
     pub workers: usize,
     /// Features that plans can require and that it has, in LLVM's words.
     pub features: Vec<String>,
+    /// Of a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuInfo>,
+    /// Why nothing can run on it; `name` may then stand for a kind of devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unavailable: Option<String>,
 }
 
-/// The devices of this machine.
+/// Facts about a GPU.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct GpuInfo {
+    /// Such as `gfx942`.
+    pub architecture: String,
+    /// Compute units, or where two of them work as one, those pairs.
+    pub compute_units: u32,
+    /// Bytes of its memory.
+    pub memory_bytes: u64,
+    /// Bytes that nobody uses now.
+    pub free_bytes: u64,
+}
+
+/// The devices of this machine; and of a kind of which there is none, why.
 pub fn devices() -> Vec<DeviceInfo> {
-    vec![cpu::info()]
+    let mut devices = vec![cpu::info()];
+    devices.extend(hip::infos());
+    devices
 }
 
 /// Why a device does not load or run a plan.
@@ -106,7 +150,7 @@ pub fn devices() -> Vec<DeviceInfo> {
 #[non_exhaustive]
 pub enum DeviceError {
     /// No such device.
-    #[error("unknown device `{0}`; this program knows: cpu")]
+    #[error("unknown device `{0}`; this program knows: cpu, hip, hip:N")]
     UnknownDevice(String),
     /// The artifact has nothing for this device.
     #[error(
@@ -160,10 +204,79 @@ pub enum DeviceError {
         /// The kernel.
         kernel: String,
     },
+    /// No HIP on this machine.
+    #[error("HIP, which AMD GPUs need, is not available: {0}")]
+    NoHip(String),
+    /// HIP, but no GPU.
+    #[error(
+        "HIP finds no AMD GPU: check that its driver (amdgpu) is loaded, that this user may open /dev/kfd and /dev/dri (groups `render` and `video`), and that neither HIP_VISIBLE_DEVICES nor ROCR_VISIBLE_DEVICES hides it"
+    )]
+    NoGpu,
+    /// Fewer GPUs.
+    #[error("there is no device hip:{index}: HIP finds {found}, the first of which is hip:0")]
+    NoSuchGpu {
+        /// What was asked for.
+        index: u32,
+        /// How many there are.
+        found: u32,
+    },
+    /// The artifact has nothing for this GPU.
+    #[error(
+        "the artifact was compiled for {found}, the device is {device}: recompile the model with `--target {architecture}`"
+    )]
+    WrongChip {
+        /// What it was compiled for.
+        found: String,
+        /// The device.
+        device: String,
+        /// The device's architecture.
+        architecture: String,
+    },
+    /// The GPU has not enough free memory.
+    #[error(
+        "the model needs {needed} bytes of memory ({}), and hip:{device} has {free} free ({}): load it with a shorter context, or end what else uses the device",
+        gib(*.needed), gib(*.free)
+    )]
+    TooLittleMemory {
+        /// Number of the GPU.
+        device: u32,
+        /// What the plan takes.
+        needed: u64,
+        /// What is free.
+        free: u64,
+    },
+    /// A function of HIP failed.
+    #[error("{doing} failed on hip:{device}: {problem}")]
+    Hip {
+        /// Number of the GPU.
+        device: u32,
+        /// What was tried.
+        doing: &'static str,
+        /// HIP's words.
+        problem: String,
+    },
+    /// A kernel failed, or the device is lost.
+    #[error(
+        "a kernel failed or the device was lost on hip:{device}: {problem}; nothing more can run on it in this process: start again; if it fails again, check the system's log (`dmesg`) for the device, or recompile the model"
+    )]
+    Fault {
+        /// Number of the GPU.
+        device: u32,
+        /// HIP's words.
+        problem: String,
+    },
+    /// A step that did not do what the decode loop needs.
+    #[error("a step on hip:{0} ended without choosing a token: recompile the model")]
+    NoToken(u32),
     /// A program, symbol or range that the plan does not have: a mistake of the caller.
     #[error("{0}")]
     Request(&'static str),
     /// Code or weights are damaged.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+}
+
+/// Bytes for people.
+fn gib(bytes: u64) -> String {
+    format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30))
 }

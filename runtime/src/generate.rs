@@ -18,6 +18,8 @@ pub struct GenerateOptions {
     pub ignore_eos: bool,
     /// Tokens that end the generation beside the model's, whatever `ignore_eos` says.
     pub stop_tokens: Vec<u32>,
+    /// Hand over the logits of every token. A device that could be ahead of the host then waits.
+    pub logits: bool,
 }
 
 impl Default for GenerateOptions {
@@ -28,6 +30,7 @@ impl Default for GenerateOptions {
             sampling: SamplingParams::GREEDY,
             ignore_eos: false,
             stop_tokens: vec![],
+            logits: false,
         }
     }
 }
@@ -39,7 +42,7 @@ pub struct TokenEvent<'a> {
     pub token: u32,
     /// Whether it ends the generation, and so is not part of the text.
     pub is_stop: bool,
-    /// What it was chosen from: a logit per token of the vocabulary.
+    /// What it was chosen from: a logit per token of the vocabulary; empty unless asked for.
     pub logits: &'a [f32],
 }
 
@@ -171,7 +174,8 @@ impl Session {
                 return Ok(result);
             }
             let start = Instant::now();
-            token = self.decode_one()?;
+            let wanted = options.max_new_tokens - result.new_tokens;
+            token = self.decode_ahead(if options.logits { 1 } else { wanted })?;
             result.decode += start.elapsed();
         }
     }
@@ -186,7 +190,7 @@ impl Session {
     ) -> Result<Option<FinishReason>, Error> {
         let model_stops = !options.ignore_eos && self.plan().model.stop_tokens.contains(&token);
         let is_stop = model_stops || options.stop_tokens.contains(&token);
-        let logits = self.logits()?;
+        let logits = if options.logits { self.logits()? } else { &[] };
         let flow = on_token(TokenEvent { token, is_stop, logits });
         let reasons = [
             (is_stop, FinishReason::Stop),

@@ -27,10 +27,15 @@ mod cpu;
 mod device;
 mod error;
 mod generate;
+mod hip;
+mod program;
 mod session;
 mod text;
 
-pub use device::{Device, DeviceError, DeviceInfo, DeviceKind, LoadRequest, LoadedPlan, devices};
+pub use device::{
+    Device, DeviceError, DeviceInfo, DeviceKind, GpuInfo, LoadProgress, LoadRequest, LoadedPlan,
+    devices,
+};
 pub use error::Error;
 pub use generate::{FinishReason, GenerateOptions, Generation, SamplingError, TokenEvent};
 pub use session::{LoadOptions, PromptError, Session};

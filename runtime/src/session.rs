@@ -1,11 +1,16 @@
 //! A plan on a device, and the KV cache of one conversation: prefill, sample, decode.
 //!
+//! A device that works beside the host is given decode steps ahead: they are queued before the
+//! token of the one before has been read, so that the device never waits. What was queued and is
+//! not wanted any more is forgotten; the next step then tells the device again where it is.
+//!
 //! Nothing here allocates once [`Session::load`] has returned.
 
 use crate::cpu::Cpu;
-use crate::device::{Device, DeviceKind, LoadRequest, LoadedPlan};
+use crate::device::{Device, DeviceKind, LoadProgress, LoadRequest, LoadedPlan};
 use crate::error::Error;
 use crate::generate::check_sampling;
+use crate::hip::Hip;
 use thiserror::Error;
 use waveloom_plan::{Artifact, Layout, Plan, SamplingParams};
 
@@ -70,6 +75,12 @@ pub struct Session {
     predicted: bool,
     /// The token that was chosen last and is not in the cache yet.
     pending: Option<u32>,
+    /// Decode steps that are queued after the one whose token is `pending`.
+    ahead: u32,
+    /// The device's own token and position are not those of `pending`.
+    inputs_stale: bool,
+    /// The device's logits are not those of the last token in the cache.
+    logits_stale: bool,
     /// Words on their way to the device; room for a chunk.
     staging: Vec<u32>,
 }
@@ -77,12 +88,33 @@ pub struct Session {
 impl Session {
     /// Checks and loads an artifact, and allocates everything.
     pub fn load(artifact: &Artifact, options: LoadOptions) -> Result<Session, Error> {
+        Session::load_with_progress(artifact, options, &mut |_| {})
+    }
+
+    /// As [`Session::load`]; `progress` is told how far it is, on a device that takes its time.
+    pub fn load_with_progress(
+        artifact: &Artifact,
+        options: LoadOptions,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Session, Error> {
         let device: Box<dyn Device> = match options.device {
             DeviceKind::Cpu => Box::new(Cpu::new(options.threads)?),
+            DeviceKind::Hip(index) => Box::new(Hip::new(index)?),
         };
+        Session::load_on(&*device, artifact, options.context, progress)
+    }
+
+    /// As [`Session::load`], on a device of any kind; `context` is the length of the KV cache.
+    pub fn load_on(
+        device: &dyn Device,
+        artifact: &Artifact,
+        context: Option<u32>,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Session, Error> {
         let plan = device.choose_plan(artifact)?;
-        let layout = plan.layout(options.context.unwrap_or(plan.model.max_context))?;
-        let loaded = device.load(LoadRequest { artifact, plan: &plan, layout: &layout })?;
+        let layout = plan.layout(context.unwrap_or(plan.model.max_context))?;
+        let loaded =
+            device.load(LoadRequest { artifact, plan: &plan, layout: &layout, progress })?;
         let mut symbols: Vec<i64> = plan.symbols.iter().map(|symbol| symbol.min).collect();
         symbols[plan.decode_loop.context] = i64::from(layout.context);
         let chunk = plan.model.prefill_chunk as usize;
@@ -93,6 +125,9 @@ impl Session {
             length: 0,
             predicted: false,
             pending: None,
+            ahead: 0,
+            inputs_stale: false,
+            logits_stale: false,
             staging: Vec::with_capacity(chunk.max(SamplingParams::BYTES / 4)),
             layout,
             plan,
@@ -139,6 +174,7 @@ impl Session {
     /// Sets how tokens are chosen from now on; arg-max until then.
     pub fn set_sampling(&mut self, sampling: &SamplingParams) -> Result<(), Error> {
         check_sampling(sampling)?;
+        self.forget_ahead();
         let bytes = sampling.to_bytes();
         let words = bytes.chunks_exact(4);
         self.staging.clear();
@@ -150,6 +186,7 @@ impl Session {
 
     /// Forgets all tokens.
     pub fn reset(&mut self) {
+        self.forget_ahead();
         self.length = 0;
         self.predicted = false;
         self.pending = None;
@@ -159,6 +196,7 @@ impl Session {
     /// processed is dropped: if it belongs to the text, it is the first of `tokens`.
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<(), Error> {
         self.check_prompt(tokens)?;
+        self.forget_ahead();
         self.pending = None;
         let chunk = self.plan.model.prefill_chunk as usize;
         for chunk in tokens.chunks(chunk) {
@@ -172,21 +210,47 @@ impl Session {
         if !self.predicted {
             return Err(PromptError::NothingPending.into());
         }
+        self.restore_logits()?;
+        if self.pending.is_some() {
+            // Choosing it moved the device's position on.
+            self.device.write(self.plan.decode_loop.positions, 0, &[self.length - 1])?;
+            self.device.write(self.plan.decode_loop.last, 0, &[0])?;
+        }
+        self.set_step(1, self.length);
         self.device.run(self.plan.decode_loop.sample, &self.symbols)?;
+        self.inputs_stale = false;
         self.chosen()
     }
 
     /// Processes the token that was chosen last, and chooses the next.
     pub fn decode_one(&mut self) -> Result<u32, Error> {
-        if self.pending.is_none() {
+        self.decode_ahead(1)
+    }
+
+    /// As [`Session::decode_one`], with the promise that `wanted` tokens, this one included, will
+    /// most likely be decoded without anything between: a device may begin with the next ones.
+    /// That changes no result, but asking for logits in between then costs a step.
+    pub fn decode_ahead(&mut self, wanted: usize) -> Result<u32, Error> {
+        let Some(pending) = self.pending else {
             return Err(PromptError::NothingPending.into());
-        }
+        };
         if self.length >= self.layout.context {
             return Err(PromptError::ContextFull(self.layout.context).into());
         }
-        self.set_step(1, self.length + 1);
-        self.device.run(self.plan.decode_loop.decode, &self.symbols)?;
+        if self.inputs_stale {
+            self.restore_inputs(self.length, pending)?;
+        }
+        let room = self.layout.context - self.length;
+        let queued = self.device.lookahead().min(wanted).max(1);
+        let queued = u32::try_from(queued).unwrap_or(u32::MAX).min(room);
+        while self.ahead < queued {
+            self.set_step(1, self.length + self.ahead + 1);
+            self.device.run(self.plan.decode_loop.decode, &self.symbols)?;
+            self.ahead += 1;
+        }
+        self.ahead -= 1;
         self.length += 1;
+        self.logits_stale = self.ahead > 0;
         self.chosen()
     }
 
@@ -195,8 +259,50 @@ impl Session {
         if !self.predicted {
             return Err(PromptError::NothingPending.into());
         }
+        self.restore_logits()?;
         let vocab = self.plan.model.vocab as usize;
         Ok(self.device.read_f32(self.plan.decode_loop.logits, 0..vocab)?)
+    }
+
+    /// Steps that were queued ahead count for nothing from now on.
+    fn forget_ahead(&mut self) {
+        if self.ahead > 0 {
+            self.ahead = 0;
+            self.inputs_stale = true;
+            self.logits_stale = true;
+        }
+    }
+
+    /// Brings back the logits of the last token in the cache, if steps after it have come by:
+    /// processes it once more, which gives the same, bit for bit.
+    fn restore_logits(&mut self) -> Result<(), Error> {
+        self.forget_ahead();
+        if !self.logits_stale {
+            return Ok(());
+        }
+        // There is such a token: only decode steps make logits stale, and each adds one.
+        let position = self.length - 1;
+        let at = position as usize;
+        let token = self.device.read(self.plan.decode_loop.history, at..at + 1)?;
+        let token = token.first().copied().unwrap_or_default();
+        self.restore_inputs(position, token)?;
+        self.set_step(1, self.length);
+        self.device.run(self.plan.decode_loop.decode, &self.symbols)?;
+        self.logits_stale = false;
+        // Sampling may have changed since the next token was chosen.
+        self.inputs_stale = true;
+        Ok(())
+    }
+
+    /// Tells the device which token the next decode step processes, and where.
+    fn restore_inputs(&mut self, position: u32, token: u32) -> Result<(), Error> {
+        let walk = &self.plan.decode_loop;
+        self.device.write(walk.tokens, 0, &[token])?;
+        self.device.write(walk.positions, 0, &[position])?;
+        self.device.write(walk.last, 0, &[0])?;
+        self.device.write(walk.history, position as usize, &[token])?;
+        self.inputs_stale = false;
+        Ok(())
     }
 
     /// Fails unless `tokens` can be processed now.
@@ -239,6 +345,7 @@ impl Session {
         self.device.run(self.plan.decode_loop.prefill, &self.symbols)?;
         self.length += count;
         self.predicted = true;
+        self.logits_stale = false;
         Ok(())
     }
 

@@ -75,7 +75,7 @@ fn logits_are_those_the_token_was_chosen_from() {
     let mut tokens = prompt(10);
     let start = tokens.clone();
     session
-        .generate(&start, &options(12), &mut |event| {
+        .generate(&start, &GenerateOptions { logits: true, ..options(12) }, &mut |event| {
             assert_eq!(event.logits, toy::logits(&tokens, 1));
             tokens.push(event.token);
             ControlFlow::Continue(())
@@ -301,7 +301,7 @@ fn names_what_is_wrong_with_an_artifact() {
     let toy = Toy::write(folder, &[toy::plan()], b"not a shared object", &toy::weights(1));
     let message = error(&toy, 1, None);
     assert!(message.starts_with("the code for target cpu does not load: "), "{message}");
-    assert_snapshot!("hip:1".parse::<waveloom_runtime::DeviceKind>().unwrap_err(), @"unknown device `hip:1`; this program knows: cpu");
+    assert_snapshot!("hip:x".parse::<waveloom_runtime::DeviceKind>().unwrap_err(), @"unknown device `hip:x`; this program knows: cpu, hip, hip:N");
 }
 
 #[test]

@@ -82,6 +82,7 @@ pub fn greedy(session: &mut Session, prompt: &[u32], count: usize) -> (Vec<u32>,
         max_new_tokens: count,
         sampling: SamplingParams::GREEDY,
         ignore_eos: true,
+        logits: true,
         ..GenerateOptions::default()
     };
     session

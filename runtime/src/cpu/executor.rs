@@ -6,84 +6,47 @@ use super::code::{Code, KernelFn};
 use super::memory::Memory;
 use super::pool::{Barrier, Gate};
 use crate::device::DeviceError;
+use crate::program::{self, Program, Resolve};
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use waveloom_plan::{Arg, Expr, Plan, Symbol, Symbols};
+use waveloom_plan::{BufferId, Plan, Symbol, Symbols};
 
 /// Program number that ends the workers.
 const EXIT: usize = usize::MAX;
 
-/// A launch, ready to run.
-struct Launch {
-    kernel: KernelFn,
-    /// Index of the grid among the program's values.
-    grid: usize,
-    /// First of its slots in the argument table.
-    args: usize,
+/// What a launch calls and gives it: kernels of the shared object, addresses in memory.
+struct Places<'a> {
+    memory: &'a Memory,
+    code: &'a Code,
 }
 
-/// A program, ready to run.
-struct Program {
-    launches: Vec<Launch>,
-    /// Distinct expressions; each is evaluated once per run.
-    values: Vec<Expr>,
-    /// Slot of the argument table, and the value that belongs there.
-    patches: Vec<(usize, usize)>,
-    /// The argument table, pointers resolved, scalars zero.
-    table: Vec<u64>,
+impl Resolve for Places<'_> {
+    type Kernel = KernelFn;
+
+    fn kernel(&self, index: usize) -> Option<KernelFn> {
+        self.code.kernel(index)
+    }
+
+    fn address(&self, buffer: BufferId) -> Option<u64> {
+        self.memory.address(buffer).map(|address| address as u64)
+    }
+
+    fn scratch(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// All programs of a plan.
 pub struct Programs {
-    programs: Vec<Program>,
+    programs: Vec<Program<KernelFn>>,
 }
 
 impl Programs {
     /// Looks up kernels and addresses.
     pub fn resolve(plan: &Plan, memory: &Memory, code: &Code) -> Result<Programs, DeviceError> {
-        let unknown = DeviceError::Request("the plan names what it does not have");
-        let resolve = |launches: &[waveloom_plan::Launch]| {
-            let mut program =
-                Program { launches: vec![], values: vec![], patches: vec![], table: vec![] };
-            launches.iter().try_for_each(|launch| program.push(launch, memory, code))?;
-            Some(program)
-        };
-        let programs = plan.programs.iter().map(|program| resolve(&program.launches));
-        let programs = programs.collect::<Option<_>>().ok_or(unknown)?;
-        Ok(Programs { programs })
-    }
-}
-
-impl Program {
-    fn push(&mut self, launch: &waveloom_plan::Launch, memory: &Memory, code: &Code) -> Option<()> {
-        let kernel = code.kernel(launch.kernel)?;
-        let (grid, args) = (self.value(&launch.grid), self.table.len());
-        for arg in &launch.args {
-            let slot = match arg {
-                Arg::Buffer(id) => memory.address(*id)? as u64,
-                Arg::Scalar(expr) => {
-                    let value = self.value(expr);
-                    self.patches.push((self.table.len(), value));
-                    0
-                }
-                // A CPU's scratch belongs to the worker.
-                Arg::Scratch => return None,
-            };
-            self.table.push(slot);
-        }
-        self.launches.push(Launch { kernel, grid, args });
-        Some(())
-    }
-
-    /// Index of an expression's value.
-    fn value(&mut self, expr: &Expr) -> usize {
-        if let Some(known) = self.values.iter().position(|value| value == expr) {
-            return known;
-        }
-        self.values.push(expr.clone());
-        self.values.len() - 1
+        Ok(Programs { programs: program::resolve(plan, &Places { memory, code })? })
     }
 }
 
@@ -130,7 +93,7 @@ impl Worker {
             let grid = value(launch.grid);
             let (first, last) = (grid * worker / workers, grid * (worker + 1) / workers);
             if first < last {
-                let args = &table[launch.args..];
+                let args = &table[launch.args.clone()];
                 // SAFETY: the kernel is of a library that outlives the executor, and is called
                 // as its plan says: verified arguments (pointers to buffers inside their mapped
                 // segments, scalars computed from bounded symbols), items inside the grid, and
@@ -196,21 +159,15 @@ impl Executor {
     /// Runs a program and waits for its end.
     pub fn run(&mut self, program: usize, symbols: &Symbols) -> Result<(), DeviceError> {
         let shared = &*self.shared;
-        let resolved = shared.programs.programs.get(program);
-        let resolved = resolved.ok_or(DeviceError::Request("the plan has no such program"))?;
-        let bounded = |(symbol, value): (&Symbol, &i64)| (symbol.min..=symbol.max).contains(value);
-        if symbols.len() != self.symbols.len() || !self.symbols.iter().zip(symbols).all(bounded) {
-            return Err(DeviceError::Request("a step needs a value in bounds for every symbol"));
-        }
+        let programs = &shared.programs.programs;
+        let resolved = program::checked(programs, program, &self.symbols, symbols)?;
         if resolved.launches.is_empty() {
             // No barrier would tell that all workers have seen this step.
             return Ok(());
         }
-        for (expr, value) in resolved.values.iter().zip(&shared.values) {
-            let found = expr.eval(symbols);
-            let found = found.ok_or(DeviceError::Request("an expression of the plan overflows"))?;
-            value.store(found, Ordering::Relaxed);
-        }
+        resolved.evaluate(symbols, |index, value| {
+            shared.values[index].store(value, Ordering::Relaxed);
+        })?;
         shared.program.store(program, Ordering::Relaxed);
         shared.gate.open(self.threads.iter().map(JoinHandle::thread));
         self.own.walk(shared, program);

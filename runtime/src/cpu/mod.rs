@@ -1,6 +1,6 @@
 //! The host CPU: threads that walk the plan in lockstep.
 //!
-//! Unsafe code of this crate is all in this folder: memory (`memory`), the shared object
+//! Unsafe code of this device is in: memory (`memory`), the shared object
 //! (`code`), and the calls of its kernels (`executor`).
 
 mod code;
@@ -30,6 +30,8 @@ pub fn info() -> DeviceInfo {
         description: topology::model_name(),
         workers: topology::physical_cores(),
         features: features::present().map(String::from).collect(),
+        gpu: None,
+        unavailable: None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! A toy model: a plan made by hand, kernels compiled from C, and the same model in Rust.
 #![allow(dead_code)]
 
+pub mod gpu;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -179,8 +181,10 @@ impl Toy {
             sections.push(Section::from_bytes(plan_section(&plan.target), plan.to_json()));
             sections.push(Section::from_bytes(code_section(&plan.target), code));
         }
-        for plan in plans {
-            sections.push(Section::from_bytes(weight_section(&plan.target, "w"), weights));
+        let mut sets: Vec<&String> = plans.iter().map(|plan| &plan.weights).collect();
+        sets.dedup();
+        for set in sets {
+            sections.push(Section::from_bytes(weight_section(set, "w"), weights));
         }
         let info = ArtifactInfo {
             compiler: "test".into(),

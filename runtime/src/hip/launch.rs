@@ -1,0 +1,234 @@
+//! Programs on a stream: launches with their arguments packed as kernels read them, and graphs.
+#![allow(unsafe_code)]
+
+use super::api::{Api, Function, Graph, GraphExec, Module, Status, Stream, value};
+use super::gpu::{Gpu, Owned, describe};
+use crate::device::DeviceError;
+use crate::program::{self, Program};
+use std::ffi::{CString, c_void};
+use std::ptr;
+use waveloom_plan::{Plan, Symbol, Symbols};
+
+/// A kernel of the code object.
+#[derive(Clone, Copy)]
+pub struct Kernel {
+    function: Function,
+    /// Work-items of a workgroup.
+    workgroup: u32,
+}
+
+/// The loaded code object.
+pub struct Code {
+    /// By index in the plan.
+    pub kernels: Vec<Kernel>,
+    _module: Owned<Module>,
+}
+
+impl Code {
+    /// Loads a code object and looks up the plan's kernels.
+    pub fn load(gpu: Gpu, object: &[u8], plan: &Plan) -> Result<Code, DeviceError> {
+        let target = || plan.target.clone();
+        let mut module = Module::null();
+        // SAFETY: the place is written before the call returns; the object is this artifact's
+        // code, whose digest has been checked.
+        let status = unsafe { (gpu.api.hipModuleLoadData)(&mut module, object.as_ptr().cast()) };
+        if status != Status::SUCCESS {
+            let problem = describe(gpu.api, status);
+            return Err(DeviceError::Code { target: target(), problem });
+        }
+        let module = Owned { gpu, value: module };
+        let kernel = |kernel: &waveloom_plan::Kernel| {
+            let missing =
+                || DeviceError::NoKernel { target: target(), kernel: kernel.name.clone() };
+            let name = CString::new(kernel.name.as_bytes()).map_err(|_| missing())?;
+            let mut function = Function::null();
+            // SAFETY: the module is loaded; the name ends in zero.
+            let status = unsafe {
+                (gpu.api.hipModuleGetFunction)(&mut function, module.value, name.as_ptr())
+            };
+            match status {
+                Status::NOT_FOUND => Err(missing()),
+                status => gpu.check("looking up a kernel", status),
+            }?;
+            Ok(Kernel { function, workgroup: kernel.workgroup })
+        };
+        let kernels = plan.kernels.iter().map(kernel).collect::<Result<_, DeviceError>>()?;
+        Ok(Code { kernels, _module: module })
+    }
+}
+
+/// The programs of a plan on a stream.
+pub struct Programs {
+    gpu: Gpu,
+    stream: Stream,
+    programs: Vec<Program<Kernel>>,
+    /// The programs that every step runs alike, captured.
+    graphs: Vec<Option<Owned<GraphExec>>>,
+    symbols: Vec<Symbol>,
+    /// Room for the values of any program's expressions.
+    values: Vec<i64>,
+}
+
+impl Programs {
+    /// Captures what can be captured. `at_load` are the symbols' values of which the context
+    /// length is the one in use.
+    pub fn prepare(
+        gpu: Gpu,
+        stream: Stream,
+        plan: &Plan,
+        programs: Vec<Program<Kernel>>,
+        at_load: &Symbols,
+    ) -> Result<Programs, DeviceError> {
+        let values = programs.iter().map(|program| program.values.len()).max();
+        let mut prepared = Programs {
+            gpu,
+            stream,
+            graphs: programs.iter().map(|_| None).collect(),
+            programs,
+            symbols: plan.symbols.clone(),
+            values: vec![0; values.unwrap_or(0)],
+        };
+        for index in 0..prepared.programs.len() {
+            let program = &prepared.programs[index];
+            if program.is_fixed(&plan.decode_loop) && !program.launches.is_empty() {
+                prepared.graphs[index] = prepared.capture(index, at_load)?;
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// Queues a program with these values of the plan's symbols.
+    pub fn run(&mut self, index: usize, symbols: &Symbols) -> Result<(), DeviceError> {
+        program::checked(&self.programs, index, &self.symbols, symbols)?;
+        match &self.graphs[index] {
+            Some(graph) => replay(self.gpu, graph.value, self.stream),
+            None => self.launch(index, symbols),
+        }
+    }
+
+    /// Queues a program's launches one by one.
+    fn launch(&mut self, index: usize, symbols: &Symbols) -> Result<(), DeviceError> {
+        let program = &mut self.programs[index];
+        program.evaluate(symbols, |index, value| self.values[index] = value)?;
+        for &(slot, value) in &program.patches {
+            program.table[slot] = self.values[value] as u64;
+        }
+        for launch in &program.launches {
+            let grid = u32::try_from(self.values[launch.grid]);
+            let grid = grid.map_err(|_| DeviceError::Request("a grid beyond 32 bits"))?;
+            if grid > 0 {
+                let args = &program.table[launch.args.clone()];
+                // SAFETY: as the plan, which is verified, says: arguments are addresses of
+                // buffers inside their segments and scalars computed from bounded symbols, and
+                // the module and all segments outlive what is queued (see `HipPlan`).
+                unsafe { start(self.gpu, launch.kernel, grid, args, self.stream)? };
+            }
+        }
+        Ok(())
+    }
+
+    /// A program as a graph; none where the library has no graphs.
+    fn capture(
+        &mut self,
+        index: usize,
+        symbols: &Symbols,
+    ) -> Result<Option<Owned<GraphExec>>, DeviceError> {
+        let (gpu, stream) = (self.gpu, self.stream);
+        let Some(graphs) = Graphs::of(gpu.api) else { return Ok(None) };
+        // SAFETY: the stream is alive, and nothing else captures it.
+        let status = unsafe { (graphs.begin)(stream, value::CAPTURE_THREAD_LOCAL) };
+        gpu.check("capturing a step", status)?;
+        let launched = self.launch(index, symbols);
+        let mut graph = Graph::null();
+        // SAFETY: the capture that began above; the place is written before the call returns.
+        let ended = unsafe { (graphs.end)(stream, &mut graph) };
+        launched?;
+        gpu.check("capturing a step", ended)?;
+        let mut exec = GraphExec::null();
+        // SAFETY: the graph was captured; no node and no log are asked for. The executable graph
+        // does not need the graph any more.
+        let status = unsafe {
+            let status =
+                (graphs.instantiate)(&mut exec, graph, ptr::null_mut(), ptr::null_mut(), 0);
+            let _ = (graphs.destroy)(graph);
+            status
+        };
+        gpu.check("preparing a graph", status)?;
+        Ok(Some(Owned { gpu, value: exec }))
+    }
+}
+
+/// The functions for graphs, all or none.
+struct Graphs {
+    begin: unsafe extern "C" fn(Stream, u32) -> Status,
+    end: unsafe extern "C" fn(Stream, *mut Graph) -> Status,
+    instantiate: unsafe extern "C" fn(
+        *mut GraphExec,
+        Graph,
+        *mut super::api::GraphNode,
+        *mut std::ffi::c_char,
+        usize,
+    ) -> Status,
+    destroy: unsafe extern "C" fn(Graph) -> Status,
+}
+
+impl Graphs {
+    fn of(api: &Api) -> Option<Graphs> {
+        api.hipGraphLaunch.and(api.hipGraphExecDestroy)?;
+        Some(Graphs {
+            begin: api.hipStreamBeginCapture?,
+            end: api.hipStreamEndCapture?,
+            instantiate: api.hipGraphInstantiate?,
+            destroy: api.hipGraphDestroy?,
+        })
+    }
+}
+
+/// Queues a captured program.
+fn replay(gpu: Gpu, graph: GraphExec, stream: Stream) -> Result<(), DeviceError> {
+    let Some(launch) = gpu.api.hipGraphLaunch else {
+        return Err(DeviceError::Request("a graph without the means to replay it"));
+    };
+    // SAFETY: graph and stream are alive, and so is what the graph's kernels use.
+    gpu.check("replaying a step", unsafe { launch(graph, stream) })
+}
+
+/// Queues a kernel. Its arguments are copied before this returns.
+///
+/// # Safety
+/// The kernel takes these arguments, and what it reaches through them is alive until it has run.
+unsafe fn start(
+    gpu: Gpu,
+    kernel: Kernel,
+    grid: u32,
+    args: &[u64],
+    stream: Stream,
+) -> Result<(), DeviceError> {
+    let mut bytes = size_of_val(args);
+    let mut extra: [*mut c_void; 5] = [
+        ptr::without_provenance_mut(value::PARAM_BUFFER),
+        args.as_ptr().cast_mut().cast(),
+        ptr::without_provenance_mut(value::PARAM_BUFFER_SIZE),
+        (&raw mut bytes).cast(),
+        ptr::without_provenance_mut(value::PARAM_END),
+    ];
+    let block = kernel.workgroup.max(1);
+    // SAFETY: the function is of a loaded module; `extra` names a buffer and its size as HIP
+    // wants it; the rest is the caller's promise.
+    let status = unsafe {
+        (gpu.api.hipModuleLaunchKernel)(
+            kernel.function,
+            grid,
+            1,
+            1,
+            block,
+            1,
+            1,
+            0,
+            stream,
+            ptr::null_mut(),
+            extra.as_mut_ptr(),
+        )
+    };
+    gpu.check("launching a kernel", status)
+}
