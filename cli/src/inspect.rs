@@ -3,7 +3,7 @@
 use crate::args::InspectArgs;
 use crate::{Failure, format, output};
 use serde::Serialize;
-use waveloom_plan::{Artifact, Layout, Plan, Segment};
+use waveloom_plan::{Artifact, CodeFacts, Layout, Plan, Segment};
 
 /// Shows an artifact, or a part of it.
 pub fn run(args: &InspectArgs) -> Result<(), Failure> {
@@ -74,6 +74,15 @@ struct Kernel {
     name: String,
     summary: String,
     launches: serde_json::Map<String, serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    facts: Option<CodeFacts>,
+    /// Bytes of a launch: of prefill with a whole chunk where a program of that name has it, else
+    /// of a decode step, the KV cache half full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<i64>,
+    /// By the roofline of the hardware's nominal figures: predicted, not measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    predicted_us: Option<f64>,
 }
 
 impl Inspection {
@@ -218,7 +227,10 @@ impl Target {
 
     fn kernels_text(&self) -> String {
         let programs = || self.plan.programs.iter().map(|program| program.name.as_str());
-        let title = ["kernel"].into_iter().chain(programs()).chain(["computes"]);
+        let gpu = self.plan.machine.is_some();
+        let facts: &[&str] = if gpu { &FACTS } else { &[] };
+        let columns = facts.iter().copied().chain(["computes"]);
+        let title = ["kernel"].into_iter().chain(programs()).chain(columns);
         let mut rows: Vec<Vec<String>> = vec![title.map(str::to_string).collect()];
         for kernel in &self.kernels {
             let launches = programs().map(|program| match kernel.launches.get(program) {
@@ -226,10 +238,14 @@ impl Target {
                 None => String::new(),
             });
             let name = [kernel.name.clone()].into_iter();
-            rows.push(name.chain(launches).chain([kernel.summary.clone()]).collect());
+            let facts = if gpu { kernel.fact_columns() } else { vec![] };
+            let columns = facts.into_iter().chain([kernel.summary.clone()]);
+            rows.push(name.chain(launches).chain(columns).collect());
         }
-        let counts: Vec<usize> = (1..=self.plan.programs.len()).collect();
-        format!("target {}; launches by program\n", self.target) + &format::table(&rows, &counts)
+        let counts: Vec<usize> = (1..=self.plan.programs.len() + facts.len()).collect();
+        let text = format!("target {}; launches by program\n", self.target);
+        let legend = if gpu { LEGEND } else { "" };
+        text + legend + &format::table(&rows, &counts)
     }
 }
 
@@ -243,8 +259,57 @@ impl Kernel {
             }
         }
         let kernel = &plan.kernels[index];
-        Kernel { name: kernel.name.clone(), summary: kernel.summary.clone(), launches }
+        let symbols = step_symbols(
+            plan,
+            launches.contains_key(&plan.programs[plan.decode_loop.prefill].name),
+        );
+        let work = kernel.work.as_ref();
+        Kernel {
+            name: kernel.name.clone(),
+            summary: kernel.summary.clone(),
+            launches,
+            facts: kernel.facts.clone(),
+            bytes: work.and_then(|work| work.bytes.eval(&symbols)),
+            predicted_us: work.zip(plan.machine).and_then(|(work, machine)| {
+                machine.seconds(work, &symbols).map(|seconds| seconds * 1e6)
+            }),
+        }
     }
+
+    /// What [`FACTS`] names.
+    fn fact_columns(&self) -> Vec<String> {
+        let facts = self.facts.clone().unwrap_or_default();
+        let hot = facts.hot_loop.clone().unwrap_or_default();
+        vec![
+            facts.vgprs.to_string(),
+            format!("{}", facts.spills + facts.private_bytes),
+            facts.lds_bytes.to_string(),
+            facts.waves_per_simd.to_string(),
+            format!("{}/{}", hot.matrix, hot.instructions),
+            format!("{}+{}", hot.wide_loads, hot.narrow_loads),
+            self.bytes.map(|bytes| bytes.to_string()).unwrap_or_default(),
+            self.predicted_us.map(|time| format!("{time:.2}")).unwrap_or_default(),
+        ]
+    }
+}
+
+/// Columns of a GPU's kernels.
+const FACTS: [&str; 8] =
+    ["vgprs", "spilled", "lds", "waves", "matrix", "loads", "bytes", "predicted us"];
+
+/// What the columns of a GPU's kernels mean.
+const LEGEND: &str = "waves: per SIMD; matrix: matrix operations / instructions of the hot loop; \
+loads: 16 bytes wide + narrower ones there;\nbytes: that a launch must move, prefill with a whole \
+chunk, the KV cache half full; predicted: by the roofline of nominal figures, not measured\n";
+
+/// Values of the symbols in a step of prefill or decode.
+fn step_symbols(plan: &Plan, prefill: bool) -> Vec<i64> {
+    let walk = &plan.decode_loop;
+    let mut symbols: Vec<i64> = plan.symbols.iter().map(|symbol| symbol.max).collect();
+    let tokens = if prefill { i64::from(plan.model.prefill_chunk) } else { 1 };
+    symbols[walk.step_tokens] = tokens;
+    symbols[walk.cache_length] = tokens.max(i64::from(plan.model.max_context) / 2);
+    symbols
 }
 
 #[cfg(test)]
@@ -266,6 +331,7 @@ mod tests {
             name: name.into(),
             summary: format!("{name}!"),
             workgroup: 0,
+            work: None,
             facts: None,
         };
         let launch = |kernel| Launch { kernel, grid: 1.into(), args: vec![], writes: vec![] };
@@ -274,6 +340,7 @@ mod tests {
             launches: kernels.iter().map(|&kernel| launch(kernel)).collect(),
         };
         Plan {
+            machine: None,
             weights: "cpu".into(),
             version: plan::FORMAT_VERSION,
             target: "cpu".into(),

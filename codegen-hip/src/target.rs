@@ -10,6 +10,7 @@ use crate::CodegenError;
 use std::fmt;
 use waveloom_ir::Layout;
 use waveloom_passes::TargetLayout;
+use waveloom_plan::Machine;
 
 /// A target.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +71,16 @@ impl Target {
         match self {
             Target::Cpu(target) => target.requires.clone(),
             Target::Amd(target) => vec![target.name],
+        }
+    }
+
+    /// How fast the hardware is, where it is known.
+    pub fn machine(&self) -> Option<Machine> {
+        match self {
+            Target::Cpu(_) => None,
+            Target::Amd(target) => {
+                Some(Machine { bandwidth: target.bandwidth, matrix_rate: target.matrix_rate })
+            }
         }
     }
 

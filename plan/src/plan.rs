@@ -3,7 +3,7 @@
 //! One plan serves one target. It names the symbols that vary between steps, the buffers and
 //! where they lie, the kernels of the code object, and the programs: flat lists of launches.
 
-use crate::expr::{Expr, SymbolId};
+use crate::expr::{Expr, SymbolId, Symbols};
 use serde::{Deserialize, Serialize};
 
 /// Version of the plan's data model; a runtime refuses any other.
@@ -61,9 +61,39 @@ pub struct Kernel {
     /// Work-items of a workgroup, along x, on a GPU; 0 where an item is called by itself.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub workgroup: u32,
+    /// What a launch cannot do without. Nothing depends on it at run time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
     /// What the compiler found in the code of a GPU's kernel. Nothing depends on it at run time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<CodeFacts>,
+}
+
+/// Work of a launch, over the plan's symbols.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Bytes that must be read or written at least once.
+    pub bytes: Expr,
+    /// Additions and multiplications.
+    pub operations: Expr,
+}
+
+/// How fast the target's hardware is at most, by its maker's figures.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Memory bandwidth in bytes per second.
+    pub bandwidth: f64,
+    /// Dense f16 matrix operations: additions and multiplications per second.
+    pub matrix_rate: f64,
+}
+
+impl Machine {
+    /// Seconds that a launch takes at least: the roofline. `None` where its work overflows.
+    pub fn seconds(&self, work: &Work, symbols: &Symbols) -> Option<f64> {
+        let bytes = work.bytes.eval(symbols)? as f64;
+        let operations = work.operations.eval(symbols)? as f64;
+        Some((bytes / self.bandwidth).max(operations / self.matrix_rate))
+    }
 }
 
 /// What can be read off a GPU kernel's machine code.
@@ -249,7 +279,7 @@ pub struct MemoryReport {
 }
 
 /// A static execution plan for one target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// [`FORMAT_VERSION`].
     pub version: u32,
@@ -258,6 +288,9 @@ pub struct Plan {
     /// Hardware features that the code needs, in the target's own words (`avx512vnni`); for an AMD
     /// GPU its architecture (`gfx942`).
     pub requires: Vec<String>,
+    /// The hardware, for predictions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
     /// Name of the packed weights that its kernels read: targets may share them.
     pub weights: String,
     /// The model.

@@ -74,6 +74,7 @@ pub fn plan() -> Plan {
         name: name.into(),
         summary: summary.into(),
         workgroup: 0,
+        work: None,
         facts: None,
     };
     let model = ModelInfo {
@@ -88,6 +89,7 @@ pub fn plan() -> Plan {
         version: FORMAT_VERSION,
         target: "cpu".into(),
         requires: vec!["avx2".into(), "fma".into()],
+        machine: None,
         weights: "cpu".into(),
         model,
         symbols: vec![symbol("T", 4), symbol("S", 128), symbol("C", 128)],

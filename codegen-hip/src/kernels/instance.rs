@@ -194,6 +194,7 @@ impl Draft {
             args: self.args,
             scratch_bytes,
             streams_weights: false,
+            work: None,
         }
     }
 }

@@ -8,6 +8,7 @@ mod map;
 mod real;
 pub mod scalar;
 mod section;
+mod work;
 
 use crate::Target;
 use crate::lower::KernelText;
@@ -71,6 +72,8 @@ pub struct KernelSource {
     pub scratch_bytes: u64,
     /// Whether it reads its weights once from start to end, as products do and lookups do not.
     pub streams_weights: bool,
+    /// What a launch cannot do without.
+    pub work: Option<plan::Work>,
 }
 
 impl KernelSource {
@@ -93,6 +96,7 @@ impl KernelSource {
             name: self.text.name.clone(),
             summary: self.summary.clone(),
             workgroup: self.text.workgroup,
+            work: self.work.clone(),
             facts: None,
         }
     }
@@ -115,7 +119,7 @@ pub fn kernel_for(
         .insts
         .get(inst.index())
         .ok_or_else(|| KernelError("no such instruction".to_string()))?;
-    match target {
+    let mut source = match target {
         Target::Cpu(target) => {
             cpu::kernel_for(&Instance { module, function, inst, variant, target, captured: false })
         }
@@ -123,7 +127,10 @@ pub fn kernel_for(
             let captured = variant == Variant::Decode;
             gpu::kernel_for(&Instance { module, function, inst, variant, target, captured })
         }
-    }
+    }?;
+    let op = Instance { module, function, inst, variant, target, captured: false };
+    source.work = Some(work::work(&op)?);
+    Ok(source)
 }
 
 /// The kernel that draws a token from `vocab` logits. Buffers: logits, sampling parameters, tokens,

@@ -87,8 +87,13 @@ fn programs() -> Vec<Program> {
 /// The plan of the toy model.
 pub fn plan() -> Plan {
     let symbol = |name: &str, max: u32| Symbol { name: name.into(), min: 1, max: i64::from(max) };
-    let kernel =
-        |name: &str| Kernel { name: name.into(), summary: "toy".into(), workgroup: 0, facts: None };
+    let kernel = |name: &str| Kernel {
+        name: name.into(),
+        summary: "toy".into(),
+        workgroup: 0,
+        work: None,
+        facts: None,
+    };
     let model = ModelInfo {
         name: "toy".into(),
         vocab: VOCAB,
@@ -101,6 +106,7 @@ pub fn plan() -> Plan {
         version: FORMAT_VERSION,
         target: "cpu".into(),
         requires: vec![],
+        machine: None,
         weights: "cpu".into(),
         model,
         symbols: vec![symbol("T", CHUNK), symbol("S", CONTEXT), symbol("C", CONTEXT)],

@@ -115,6 +115,7 @@ pub fn kernel(
         args: gemm.arg_roles(),
         scratch_bytes: gemm.scratch_bytes,
         streams_weights: true,
+        work: None,
     })
 }
 

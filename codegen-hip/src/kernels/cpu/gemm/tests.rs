@@ -724,6 +724,7 @@ fn the_interpreter_agrees() {
             .unwrap();
             let spec = case.spec(&target);
             let config = TileConfig::default_for(&spec, &target);
+            let of_op = KernelSource { work: None, ..of_op };
             assert_eq!(of_op, kernel(&spec, config, &target).unwrap());
             let results = case.run(&target);
             for (want, got) in want.iter().zip(&results.dense) {
