@@ -15,7 +15,13 @@ pub fn gpu_plan(architecture: &str) -> Plan {
     plan.programs = gpu_programs();
     let names =
         ["append", "mix", "predict", "sample", "decode_mix", "decode_predict", "fault", "forget"];
-    let kernel = |name: &str| Kernel { name: name.into(), summary: "toy".into(), workgroup: 32 };
+    let kernel = |name: &str| Kernel {
+        name: name.into(),
+        summary: "toy".into(),
+        workgroup: 32,
+        work: None,
+        facts: None,
+    };
     plan.kernels = names.map(kernel).into();
     plan
 }
