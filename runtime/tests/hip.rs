@@ -80,6 +80,8 @@ fn scene() {
     match scene.as_str() {
         "decode" => decode(),
         "count" => count(),
+        "large" => large(),
+        "choose" => choose(),
         "devices" => say(serde_json::to_string(&devices()[1..]).unwrap()),
         "load" => say(load_error(DeviceKind::Hip(0), |_| {})),
         "no such device" => say(load_error(DeviceKind::Hip(3), |_| {})),
@@ -173,6 +175,7 @@ fn decode() {
     assert_eq!(generate(&mut session, &start, &asking), continuation(&start, 6, 1));
     stops(&mut session);
     steps(&mut session);
+    many_inputs(&mut session);
 
     // Another context length, moved to another thread; both plans are on the device meanwhile.
     let mut short = Session::load(&toy.artifact(), hip(Some(20))).unwrap();
@@ -223,6 +226,57 @@ fn count() {
     assert_eq!(generate(&mut session, &start, &options(30)), continuation(&start, 30, 1));
 }
 
+/// Weights that go up in several pieces arrive in order, at the end as at the beginning.
+#[test]
+fn large_weights_go_up_in_pieces() {
+    if !clang() {
+        return;
+    }
+    let Some(stage) = Stage::new("gfx942") else { return };
+    assert_snapshot!(stage.play("large"), @"[33554432, 67108864, 67109120] of 67109120");
+}
+
+fn large() {
+    let folder = tempfile::tempdir().unwrap();
+    let code = gpu_code(folder.path(), &chip()).expect("the test has looked for clang");
+    let mut plan = gpu_plan(&chip());
+    // The weights are the last of them; before, each word is its own index.
+    let before = 64 << 20;
+    plan.segments.constants = (before + 256).into();
+    plan.buffers[0].offset = before.into();
+    let filling = (0..before as u32 / 4).flat_map(u32::to_le_bytes);
+    let weights: Vec<u8> = filling.chain(toy::weights(1)).collect();
+    let toy = Toy::write(folder, &[plan], &code, &weights);
+    let (mut pieces, mut all) = (vec![], 0);
+    let loaded = Session::load_with_progress(&toy.artifact(), hip(None), &mut |progress| {
+        pieces.push(progress.done);
+        all = progress.total;
+    });
+    let start = prompt(5);
+    assert_eq!(generate(&mut loaded.unwrap(), &start, &options(6)), continuation(&start, 6, 1));
+    say(format!("{pieces:?} of {all}"));
+}
+
+/// What a plan requires decides, not its name.
+#[test]
+fn the_plan_for_the_chip_is_chosen() {
+    if !clang() {
+        return;
+    }
+    let Some(stage) = Stage::new("gfx942") else { return };
+    assert_snapshot!(stage.play("choose"), @"mine");
+}
+
+fn choose() {
+    let folder = tempfile::tempdir().unwrap();
+    let code = gpu_code(folder.path(), "gfx942").expect("the test has looked for clang");
+    let named =
+        |name: &str, architecture: &str| Plan { target: name.into(), ..gpu_plan(architecture) };
+    let plans = [named("gfx942", "gfx1100"), named("mine", "gfx942"), named("gfx90a", "gfx90a")];
+    let toy = Toy::write(folder, &plans, &code, &toy::weights(1));
+    say(&Session::load(&toy.artifact(), hip(None)).unwrap().plan().target);
+}
+
 /// Steps that were queued beyond the end of a generation disturb nothing.
 fn stops(session: &mut Session) {
     let start = prompt(4);
@@ -258,6 +312,22 @@ fn steps(session: &mut Session) {
         text.push(token);
     }
     assert_eq!(session.cached_tokens() as usize, text.len() - 1);
+}
+
+/// More inputs than are pinned at a time: none is overwritten before the device has read it.
+fn many_inputs(session: &mut Session) {
+    let start = prompt(3);
+    for round in 0..3 {
+        session.reset();
+        session.prefill(&start).unwrap();
+        for seed in 0..3000 {
+            let sampling = SamplingParams { temperature: 1.0, seed, ..SamplingParams::GREEDY };
+            session.set_sampling(&sampling).unwrap();
+        }
+        let moved = (toy::next(&start, 1) + 2999) % VOCAB;
+        assert_eq!(session.sample().unwrap(), moved, "round {round}");
+    }
+    session.set_sampling(&SamplingParams::GREEDY).unwrap();
 }
 
 #[test]

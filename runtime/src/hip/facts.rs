@@ -25,7 +25,8 @@ fn name(gpu: Gpu) -> Result<String, DeviceError> {
     };
     gpu.check("asking for the device's name", status)?;
     let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-    Ok(String::from_utf8_lossy(name).trim().to_string())
+    let name = String::from_utf8_lossy(name).trim().to_string();
+    Ok(if name.is_empty() { "AMD GPU".into() } else { name })
 }
 
 /// As HIP counts them: workgroup processors where two compute units are one.
