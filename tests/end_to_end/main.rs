@@ -3,6 +3,7 @@
 //! Tests on SmolLM2-135M need its GGUF, which `./x test` fetches and names in `WAVELOOM_SMOLLM2`;
 //! without it they say so and pass.
 
+mod amd;
 mod golden;
 mod quality;
 mod support;

@@ -24,7 +24,7 @@ pub struct Compiled {
     pub report: CompileReport,
 }
 
-/// The model at `path` compiled for `target` with weights of `dtype`; compiled once per process.
+/// The model at `path` compiled for `target`, or several with commas between, with weights of `dtype`; compiled once per process.
 pub fn compiled(path: &Path, dtype: WeightDtype, target: &str) -> Arc<Compiled> {
     type Known = HashMap<(PathBuf, String), Arc<OnceLock<Arc<Compiled>>>>;
     static KNOWN: OnceLock<(TempDir, Mutex<Known>)> = OnceLock::new();
@@ -54,7 +54,8 @@ pub fn compile_to(path: &Path, dtype: WeightDtype, target: &str, output: &Path) 
         stop_tokens: imported.info.stop_tokens,
         sections: vec![],
     };
-    let targets = vec![Target::from_name(target).expect("a known target")];
+    let names = target.split(',');
+    let targets = names.map(|name| Target::from_name(name).expect("a known target")).collect();
     compile(source, &CompileOptions { targets, dtype }, output, &mut Silent).expect("it compiles")
 }
 
