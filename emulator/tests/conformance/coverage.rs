@@ -10,7 +10,7 @@ use waveloom_emulator::Chip;
 use waveloom_emulator::asm::{Encoding, Instruction};
 
 use crate::assembler::assemble;
-use crate::machine::{Bench, open_folder};
+use crate::machine::Bench;
 use crate::{buffer, control, lanes, matrix, memory, scalar, special, tables, vector, vopd};
 
 /// Every mnemonic that LLVM 22 has on one of the chips.
@@ -193,8 +193,7 @@ fn render(coverage: &Coverage) -> String {
          writes it anew.\n\n\
          A row is a mnemonic as LLVM 22 prints it. `yes`: LLVM's assembler has it on the chip, and\n\
          the suite executes it there and compares every register and every byte of memory with an\n\
-         independent statement of what it does. `open`: so too, and some of its forms disagree (see the\n\
-         end). `-`: the chip does not have it (or has it by another\n\
+         independent statement of what it does. `-`: the chip does not have it (or has it by another\n\
          name). The encodings are those that at least one chip executes; the forms within them\n\
          (kinds of operands, modifiers, halves, other lanes' data, modes, execution masks) are in the\n\
          suite's tables.\n\n",
@@ -210,7 +209,6 @@ fn render(coverage: &Coverage) -> String {
     let open = count(&|chip| holes(coverage, chip).len());
     let _ = writeln!(text, "| executed | {executed} |\n| outside of compute | {left} |");
     let _ = writeln!(text, "| not executed | {open} |");
-    let disputed = open_lines();
     let mut families: BTreeMap<&str, Vec<(&String, &Row)>> = BTreeMap::new();
     for (name, row) in &coverage.rows {
         families.entry(row.family).or_default().push((name, row));
@@ -220,7 +218,6 @@ fn render(coverage: &Coverage) -> String {
         let _ = writeln!(text, "| mnemonic | {} | encodings |\n|---|{rule}---|", chips.join(" | "));
         for (name, row) in rows {
             let cells = Chip::ALL.map(|chip| match row.chips.contains(&chip) {
-                true if disputed.contains(&format!("{name} {chip}")) => "open",
                 true => "yes",
                 false => "-",
             });
@@ -230,36 +227,7 @@ fn render(coverage: &Coverage) -> String {
         }
     }
     render_rest(coverage, &mut text);
-    render_open(&mut text);
     text
-}
-
-/// Instructions and chips on the suite's open lists.
-fn open_lines() -> BTreeSet<String> {
-    let files = std::fs::read_dir(open_folder()).into_iter().flatten().flatten();
-    let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
-    texts.flat_map(|text| text.lines().map(str::to_string).collect::<Vec<_>>()).collect()
-}
-
-/// What the suite and the emulator disagree about.
-fn render_open(text: &mut String) {
-    let mut open: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for line in open_lines() {
-        let (name, chip) = line.split_once(' ').unwrap_or((&line, ""));
-        open.entry(name.to_string()).or_default().insert(chip.to_string());
-    }
-    if open.is_empty() {
-        return;
-    }
-    text.push_str(
-        "\n## Open\n\nIn some of their forms these disagree with the suite's statement, and it is not \
-         settled yet which of\nthe two is wrong (the lists are in `emulator/tests/conformance/open/`; \
-         anything else that\ndisagrees fails the suite).\n\n",
-    );
-    for (name, chips) in open {
-        let chips: Vec<String> = chips.into_iter().collect();
-        let _ = writeln!(text, "- `{name}` on {}", chips.join(", "));
-    }
 }
 
 fn render_rest(coverage: &Coverage, text: &mut String) {

@@ -5,9 +5,8 @@
 //! everything: what was not to change must not have changed.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use waveloom_emulator::Chip;
@@ -153,60 +152,16 @@ impl Report {
         *self.checked.borrow_mut() += 1;
     }
 
-    /// Panics unless what disagrees is what the test's open list says: a name that is new there is a
-    /// mistake, and one that agrees by now must go. `UPDATE_FIXTURES=1` rewrites the list.
+    /// Panics if anything disagreed, with the first time of each instruction and chip.
     pub fn finish(self, at_least: usize) {
         let wrong = self.wrong.into_inner();
         let checked = self.checked.into_inner();
         assert!(checked >= at_least, "only {checked} executions were compared");
-        let listed = open_list();
         for (name, (count, text)) in &wrong {
-            if !listed.contains(name) {
-                println!("{name}: {count} wrong, first {text}");
-            }
+            println!("{name}: {count} wrong, first {text}");
         }
-        let found: BTreeSet<String> = wrong.into_keys().collect();
-        if std::env::var_os("UPDATE_FIXTURES").is_some() {
-            return write_open_list(&found);
-        }
-        if std::env::var_os("CONFORM_ONLY").is_some() {
-            return assert!(found.is_subset(&listed), "instructions disagree with their statement");
-        }
-        let new = found.difference(&listed).count();
-        let settled: Vec<&String> = listed.difference(&found).collect();
-        assert!(new == 0, "{new} instructions disagree with their statement");
-        assert!(settled.is_empty(), "no longer open, UPDATE_FIXTURES=1 removes them: {settled:?}");
+        assert!(wrong.is_empty(), "{} instructions disagree with their statement", wrong.len());
     }
-}
-
-/// The open list of the present test: instructions and chips about which the emulator and the suite
-/// disagree, and the documents have not been asked yet who is right.
-fn open_list_path() -> PathBuf {
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("unnamed").replace("::", "-");
-    open_folder().join(format!("{test}.txt"))
-}
-
-/// Where the open lists are.
-pub fn open_folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/open")
-}
-
-fn open_list() -> BTreeSet<String> {
-    let text = std::fs::read_to_string(open_list_path()).unwrap_or_default();
-    text.lines().map(str::to_string).collect()
-}
-
-fn write_open_list(names: &BTreeSet<String>) {
-    let path = open_list_path();
-    if names.is_empty() {
-        // There is nothing to remove where nothing was open before.
-        let _ = std::fs::remove_file(path);
-        return;
-    }
-    std::fs::create_dir_all(open_folder()).expect("a folder for open lists");
-    let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
-    std::fs::write(path, lines).expect("an open list");
 }
 
 /// Whether an instruction is to be tested: `CONFORM_ONLY=v_add,s_` chooses by beginnings.
