@@ -307,8 +307,10 @@ impl BackEnd<'_> {
         module: &LlvmModule,
         kind: FileType,
     ) -> Result<Vec<u8>, CodegenError> {
+        // Code generation changes the module, and has no use for what it changed already.
+        let module = module.clone();
         let buffer = machine
-            .write_to_memory_buffer(module, kind)
+            .write_to_memory_buffer(&module, kind)
             .map_err(|error| self.error("emission", error))?;
         Ok(buffer.as_slice().to_vec())
     }

@@ -850,13 +850,24 @@ impl Builder {
         then: impl FnOnce(&mut Self) -> [Value; N],
         otherwise: impl FnOnce(&mut Self) -> [Value; N],
     ) -> [Value; N] {
+        let results = self.if_values(condition, |k| then(k).to_vec(), |k| otherwise(k).to_vec());
+        std::array::from_fn(|i| results[i])
+    }
+
+    /// [`Builder::if_else`] with any number of values.
+    pub fn if_values(
+        &mut self,
+        condition: Value,
+        then: impl FnOnce(&mut Self) -> Vec<Value>,
+        otherwise: impl FnOnce(&mut Self) -> Vec<Value>,
+    ) -> Vec<Value> {
         let (yes, a) = self.branch(then);
         let (no, b) = self.branch(otherwise);
         self.check_carried("if", &a, &b);
-        let results = a.map(|v| self.fresh(v.ty));
+        let results: Vec<Value> = a.iter().map(|v| self.fresh(v.ty)).collect();
         let mut head = results_prefix(&results);
         let _ = write!(head, "scf.if {condition}");
-        if N > 0 {
+        if !results.is_empty() {
             let _ = write!(head, " -> ({})", types(&results));
         }
         head.push_str(" {");
@@ -868,10 +879,7 @@ impl Builder {
         results
     }
 
-    fn branch<const N: usize>(
-        &mut self,
-        body: impl FnOnce(&mut Self) -> [Value; N],
-    ) -> (String, [Value; N]) {
+    fn branch(&mut self, body: impl FnOnce(&mut Self) -> Vec<Value>) -> (String, Vec<Value>) {
         self.region(|k| {
             let values = body(k);
             k.yields("scf.yield", &values);

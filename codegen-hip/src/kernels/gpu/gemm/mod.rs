@@ -6,7 +6,10 @@
 //! weight once for up to eight rows, for decode.
 
 mod epilogue;
+pub mod gemv;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 pub use spec::GemmSpec;
 
@@ -20,8 +23,9 @@ use waveloom_plan as plan;
 
 /// The kernel.
 pub(super) fn kernel(op: &Instance<'_>, attr: &GemmAttr) -> Result<KernelSource, KernelError> {
-    let _spec = GemmSpec::new(op, attr)?;
-    Err(op.unsupported("no kernel on a GPU"))
+    let spec = GemmSpec::new(op, attr)?;
+    let config = gemv::TileConfig::default_for(&spec, op.target)?;
+    gemv::kernel(&spec, config, op.target)
 }
 
 /// The kernel's arguments as values.
