@@ -79,6 +79,7 @@ fn scene() {
     let Ok(scene) = env::var(SCENE) else { return };
     match scene.as_str() {
         "decode" => decode(),
+        "slow" => slow(),
         "count" => count(),
         "large" => large(),
         "choose" => choose(),
@@ -175,7 +176,6 @@ fn decode() {
     assert_eq!(generate(&mut session, &start, &asking), continuation(&start, 6, 1));
     stops(&mut session);
     steps(&mut session);
-    many_inputs(&mut session);
 
     // Another context length, moved to another thread; both plans are on the device meanwhile.
     let mut short = Session::load(&toy.artifact(), hip(Some(20))).unwrap();
@@ -314,10 +314,34 @@ fn steps(session: &mut Session) {
     assert_eq!(session.cached_tokens() as usize, text.len() - 1);
 }
 
+/// The host is far ahead of the device, so that whatever comes too early or too late shows.
+#[test]
+fn a_slow_device_changes_nothing() {
+    if !clang() {
+        return;
+    }
+    for chip in CHIPS {
+        let Some(stage) = Stage::new(chip) else { return };
+        assert_eq!(stage.play("slow"), "done", "{chip}");
+    }
+}
+
+fn slow() {
+    let toy = toy(|plan| {
+        plan.programs[0].launches[1].kernel = 8;
+        plan.programs[1].launches[1].kernel = 9;
+    });
+    let mut session = Session::load(&toy.artifact(), hip(None)).unwrap();
+    stops(&mut session);
+    steps(&mut session);
+    many_inputs(&mut session);
+    say("done");
+}
+
 /// More inputs than are pinned at a time: none is overwritten before the device has read it.
 fn many_inputs(session: &mut Session) {
-    let start = prompt(3);
-    for round in 0..3 {
+    let start = prompt(3 * CHUNK);
+    for round in 0..2 {
         session.reset();
         session.prefill(&start).unwrap();
         for seed in 0..3000 {

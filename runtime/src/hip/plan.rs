@@ -18,9 +18,10 @@ use waveloom_plan::{Artifact, ArtifactError, BufferId, Layout, Plan, Segment, Sy
 const LOOKAHEAD: usize = 4;
 /// Pinned memory in which the weights go up, twice.
 const UPLOAD_BYTES: usize = 32 << 20;
-/// Pinned memory in which the inputs of steps go up, so many times.
-const INPUT_BYTES: usize = 64 << 10;
-const INPUT_PIECES: usize = 4;
+/// Pinned memory in which the inputs of steps go up, so many times: about as many prefill steps are
+/// queued before the host waits.
+const INPUT_BYTES: usize = 8 << 10;
+const INPUT_PIECES: usize = 8;
 
 /// All segments on the device, and what the host exchanges with it.
 struct Memory {

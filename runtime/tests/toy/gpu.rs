@@ -13,8 +13,18 @@ pub fn gpu_plan(architecture: &str) -> Plan {
     plan.weights = "amdgpu".into();
     plan.scratch_bytes = SCRATCH_COUNTERS;
     plan.programs = gpu_programs();
-    let names =
-        ["append", "mix", "predict", "sample", "decode_mix", "decode_predict", "fault", "forget"];
+    let names = [
+        "append",
+        "mix",
+        "predict",
+        "sample",
+        "decode_mix",
+        "decode_predict",
+        "fault",
+        "forget",
+        "slow_mix",
+        "slow_decode_mix",
+    ];
     let kernel = |name: &str| Kernel {
         name: name.into(),
         summary: "toy".into(),

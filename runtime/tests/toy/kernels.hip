@@ -30,6 +30,20 @@ KERNEL decode_mix(const u32 *cache, u32 *mixed, const u32 *positions) {
     mix_to(cache, mixed, positions[0] + 1);
 }
 
+// The same after a while, in which the host gets ahead.
+DEVICE void dawdle(u32 turns) {
+    for (u32 i = 0; i < turns; i++)
+        __builtin_amdgcn_s_sleep(1);
+}
+KERNEL slow_mix(const u32 *cache, u32 *mixed, i64 length) {
+    dawdle(200000);
+    mix_to(cache, mixed, length);
+}
+KERNEL slow_decode_mix(const u32 *cache, u32 *mixed, const u32 *positions) {
+    dawdle(20000);
+    mix_to(cache, mixed, positions[0] + 1);
+}
+
 // logits[v] = -((v * 17 + sum of mixed up to the last token) % vocab)
 DEVICE void predict_from(const u32 *mixed, float *logits, u32 length, u32 vocab) {
     u32 v = item(), sum = 0;
