@@ -88,6 +88,8 @@ fn scene() {
         "no such device" => say(load_error(DeviceKind::Hip(3), |_| {})),
         "no kernel" => say(load_error(DeviceKind::Hip(0), |p| p.kernels[1].name = "absent".into())),
         "no code" => say(no_code()),
+        "damaged" => say(damaged()),
+        "few weights" => say(few_weights()),
         "fault" => run_error(|plan| plan.programs[1].launches[2].kernel = 6),
         "fault in prefill" => run_error(|plan| {
             plan.programs[0].launches[2] = plan.programs[1].launches[2].clone();
@@ -391,6 +393,25 @@ fn no_code() -> String {
     Session::load(&toy.artifact(), hip(None)).map(drop).unwrap_err().to_string()
 }
 
+/// Weights of which a bit is not what was written.
+fn damaged() -> String {
+    let toy = toy(|_| {});
+    let mut bytes = std::fs::read(&toy.path).unwrap();
+    *bytes.last_mut().unwrap() ^= 4;
+    std::fs::write(&toy.path, bytes).unwrap();
+    told(&toy)
+}
+
+fn few_weights() -> String {
+    told(&toy(|plan| plan.segments.constants = waveloom_plan::Expr::from(1 << 20)))
+}
+
+/// Why an artifact does not load, without the place of its file.
+fn told(toy: &Toy) -> String {
+    let error = Session::load(&toy.artifact(), hip(None)).map(drop).unwrap_err().to_string();
+    error.replace(&format!("{}/", toy.folder.path().display()), "")
+}
+
 #[test]
 fn what_does_not_load_is_told_why() {
     if !clang() {
@@ -402,6 +423,8 @@ fn what_does_not_load_is_told_why() {
     assert_snapshot!(one.play("no kernel"), @"the code for target gfx942 has no kernel `absent`: recompile the model");
     // The emulator says more than HIP can.
     assert_snapshot!(one.watch("no code").0, @"the code for target gfx942 does not load: device kernel image is invalid (hipErrorInvalidImage)");
+    assert_snapshot!(one.play("damaged"), @"section `weights.amdgpu.w` of `toy.wlm` is damaged: its digest does not match; copy or compile the file again");
+    assert_snapshot!(one.play("few weights"), @"`toy.wlm` has 256 bytes of weights for gfx942, its plan needs 1048576: recompile the model");
     let other = stage("gfx1100").unwrap();
     assert_snapshot!(other.play("load"), @"the artifact was compiled for gfx942, cpu, the device is AMD Radeon RX 7900 XTX (gfx1100), hip:0: recompile the model with `--target gfx1100`");
     let small = stage("gfx942").unwrap().with("WAVELOOM_EMU_MEMORY", "4096");

@@ -135,20 +135,45 @@ impl Artifact {
     /// The constants segment called `weights` in a plan: all its weights, checked. Starts at a
     /// multiple of 64 bytes, in memory and in the file.
     pub fn constants(&self, weights: &str) -> Result<&[u8], ArtifactError> {
+        let Some((sections, bytes)) = self.find_constants(weights)? else { return Ok(&[]) };
+        self.check(sections)?;
+        Ok(&self.file.map[bytes])
+    }
+
+    /// The same for who copies them anyway: `copy` gets the weights while they are being checked.
+    /// Where they turn out damaged, what it gave is dropped.
+    pub fn constants_while_checked<R>(
+        &self,
+        weights: &str,
+        copy: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, ArtifactError> {
+        let Some((sections, bytes)) = self.find_constants(weights)? else { return Ok(copy(&[])) };
+        std::thread::scope(|scope| {
+            let check = scope.spawn(|| self.check(sections));
+            let copied = copy(&self.file.map[bytes]);
+            check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(copied)
+        })
+    }
+
+    /// Sections and bytes of a constants segment, if it has any.
+    #[allow(clippy::type_complexity)] // two ranges
+    fn find_constants(
+        &self,
+        weights: &str,
+    ) -> Result<Option<(Range<usize>, Range<usize>)>, ArtifactError> {
         let prefix = weights_prefix(weights);
         let mine = |section: &SectionDigests| section.name.starts_with(&prefix);
         let sections = &self.file.manifest.sections;
-        let Some(first) = sections.iter().position(mine) else { return Ok(&[]) };
+        let Some(first) = sections.iter().position(mine) else { return Ok(None) };
         let count = sections[first..].iter().take_while(|section| mine(section)).count();
-        let indices = first..first + count;
-        self.check(indices.clone())?;
-        let ranges = &self.file.ranges[indices];
+        let ranges = &self.file.ranges[first..first + count];
         let bytes = ranges[0].start..ranges[count - 1].end;
         if bytes.start % super::ALIGNMENT as usize != 0 {
             let problem = format!("the weights `{weights}` do not start at a multiple of 64");
             return Err(ArtifactError::header(&self.file.path, problem));
         }
-        Ok(&self.file.map[bytes])
+        Ok(Some((first..first + count, bytes)))
     }
 
     /// Checks every section.

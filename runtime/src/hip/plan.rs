@@ -277,7 +277,8 @@ impl Resolve for Places<'_> {
     }
 }
 
-/// Brings the weights to the device: while it copies one piece, the host fills the next.
+/// Brings the weights to the device, while they are being checked: nothing runs before both are
+/// done.
 fn upload(
     gpu: Gpu,
     artifact: &Artifact,
@@ -286,16 +287,31 @@ fn upload(
     stream: Stream,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<(), DeviceError> {
-    let weights = artifact.constants(&plan.weights)?;
     let total = to.bytes;
-    let Some(weights) = usize::try_from(total).ok().and_then(|total| weights.get(..total)) else {
-        return Err(DeviceError::Artifact(ArtifactError::Constants {
-            path: artifact.path().into(),
-            target: plan.target.clone(),
-            found: weights.len() as u64,
-            expected: total,
-        }));
-    };
+    let copied =
+        artifact.constants_while_checked(&plan.weights, |weights| {
+            match usize::try_from(total).ok().and_then(|total| weights.get(..total)) {
+                Some(weights) => copy(gpu, weights, to, stream, progress),
+                None => Err(DeviceError::Artifact(ArtifactError::Constants {
+                    path: artifact.path().into(),
+                    target: plan.target.clone(),
+                    found: weights.len() as u64,
+                    expected: total,
+                })),
+            }
+        });
+    copied?
+}
+
+/// Copies weights in few large pieces: while the device takes one, the host fills the next.
+fn copy(
+    gpu: Gpu,
+    weights: &[u8],
+    to: &DeviceMemory,
+    stream: Stream,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<(), DeviceError> {
+    let total = weights.len() as u64;
     let piece = weights.len().min(UPLOAD_BYTES);
     let mut staging = Staging::new(gpu, stream, 2, piece)?;
     let mut done = 0;

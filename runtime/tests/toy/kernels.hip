@@ -36,11 +36,11 @@ DEVICE void dawdle(u32 turns) {
         __builtin_amdgcn_s_sleep(1);
 }
 KERNEL slow_mix(const u32 *cache, u32 *mixed, i64 length) {
-    dawdle(200000);
+    dawdle(100000);
     mix_to(cache, mixed, length);
 }
 KERNEL slow_decode_mix(const u32 *cache, u32 *mixed, const u32 *positions) {
-    dawdle(20000);
+    dawdle(5000);
     mix_to(cache, mixed, positions[0] + 1);
 }
 
