@@ -171,6 +171,60 @@ fn bad_arguments_are_refused_in_words() {
     assert_eq!(usage.status.code(), Some(2));
 }
 
+/// A directory to give as ROCM_PATH, with the emulated GPU's library if that was built beside this
+/// test.
+fn rocm() -> Option<TempDir> {
+    let here = std::env::current_exe().expect("it runs");
+    let folder = here.parent().expect("it is in a directory");
+    let named = std::env::var_os("WAVELOOM_EMULATOR_LIBRARY").map(PathBuf::from);
+    let beside = [folder.join("libamdhip64.so"), folder.join("../libamdhip64.so")];
+    let Some(library) = named.into_iter().chain(beside).find(|place| place.exists()) else {
+        println!("skipped: no emulated GPU; `cargo build --release -p waveloom-emulator-hip`");
+        return None;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::create_dir(dir.path().join("lib")).expect("it is made");
+    let library = library.canonicalize().expect("it is there");
+    let link = dir.path().join("lib/libamdhip64.so");
+    std::os::unix::fs::symlink(library, link).expect("it is linked");
+    Some(dir)
+}
+
+#[test]
+fn gpus_are_listed_and_say_what_they_can_run() {
+    let Some(rocm) = rocm() else { return };
+    let on_gpu = |args: &[&str]| {
+        let mut command = Command::new(WAVELOOM_RUN);
+        command.args(args).env("ROCM_PATH", rocm.path()).env("WAVELOOM_EMU_DEVICE", "gfx942:2");
+        command.output().expect("the program starts")
+    };
+    let listed = text(&on_gpu(&["devices"]).stdout);
+    for device in ["cpu", "hip:0", "hip:1"] {
+        assert!(listed.lines().any(|line| line.starts_with(device)), "{listed}");
+    }
+    assert!(listed.contains("304 compute units  gfx942, "), "{listed}");
+    let json: serde_json::Value =
+        serde_json::from_slice(&on_gpu(&["devices", "--json"]).stdout).expect("it is JSON");
+    assert_eq!(json[2]["name"], "hip:1");
+    assert_eq!(json[2]["gpu"]["architecture"], "gfx942");
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let model = compiled(&dir);
+    let run = |device: &str| {
+        let output = on_gpu(&["run", &model, "--tokens", "5", "--device", device]);
+        assert_eq!(output.status.code(), Some(1));
+        text(&output.stderr)
+    };
+    assert_eq!(
+        run("hip:1"),
+        "error: the artifact was compiled for cpu, the device is AMD Instinct MI300X (gfx942), \
+         hip:1: recompile the model with `--target gfx942`\n"
+    );
+    let absent = "error: there is no device hip:2: HIP finds 2, the first of which is hip:0\n";
+    assert_eq!(run("hip:2"), absent);
+    assert!(run("hip:first").contains("this program knows: cpu, hip, hip:N"));
+}
+
 #[test]
 fn a_full_context_ends_the_generation() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -163,6 +163,9 @@ impl Session {
             decode: Duration::ZERO,
         };
         if options.max_new_tokens == 0 {
+            // Nothing else would wait for the device, and hear of its errors.
+            self.logits()?;
+            result.prefill = start.elapsed();
             return Ok(result);
         }
         let mut token = self.sample()?;

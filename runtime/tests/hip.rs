@@ -90,12 +90,10 @@ fn scene() {
         "no code" => say(no_code()),
         "damaged" => say(damaged()),
         "few weights" => say(few_weights()),
-        "fault" => run_error(|plan| plan.programs[1].launches[2].kernel = 6),
-        "fault in prefill" => run_error(|plan| {
-            plan.programs[0].launches[2] = plan.programs[1].launches[2].clone();
-            plan.programs[0].launches[2].kernel = 6;
-        }),
-        "no token" => run_error(|plan| plan.programs[1].launches[3].kernel = 7),
+        "fault" => run_error(9, |plan| plan.programs[1].launches[2].kernel = 6),
+        "fault in prefill" => run_error(9, fault_in_prefill),
+        "fault, and no token asked for" => run_error(0, fault_in_prefill),
+        "no token" => run_error(9, |plan| plan.programs[1].launches[3].kernel = 7),
         other => panic!("there is no scene {other}"),
     }
 }
@@ -469,12 +467,18 @@ fn a_machine_without_the_library_is_told_what_to_install() {
     assert!(listed.contains("\"unavailable\":\"HIP, which AMD GPUs need, is not"), "{listed}");
 }
 
+fn fault_in_prefill(plan: &mut Plan) {
+    plan.programs[0].launches[2] = plan.programs[1].launches[2].clone();
+    plan.programs[0].launches[2].kernel = 6;
+}
+
 /// Runs a toy model that fails, and says how; and how it fails after that.
-fn run_error(change: impl FnOnce(&mut Plan)) {
+fn run_error(count: usize, change: impl FnOnce(&mut Plan)) {
     let toy = toy(change);
     let mut session = Session::load(&toy.artifact(), hip(None)).unwrap();
     for _ in 0..2 {
-        let result = session.generate(&prompt(5), &options(9), &mut |_| ControlFlow::Continue(()));
+        let result =
+            session.generate(&prompt(5), &options(count), &mut |_| ControlFlow::Continue(()));
         say(result.unwrap_err());
     }
     say(match Session::load(&toy.artifact(), hip(None)) {
@@ -489,7 +493,7 @@ fn a_fault_is_an_error_and_no_hang() {
         return;
     }
     let Some(stage) = Stage::new("gfx942") else { return };
-    for scene in ["fault", "fault in prefill"] {
+    for scene in ["fault", "fault in prefill", "fault, and no token asked for"] {
         let (said, err) = stage.watch(scene);
         assert!(err.contains("fault"), "{err}");
         insta::allow_duplicates! {
