@@ -156,8 +156,9 @@ pub struct RunArgs {
 /// How tokens are chosen. What is not given here comes from the model's own defaults.
 #[derive(Debug, Args)]
 pub struct SamplingArgs {
-    /// Always take the most probable token
-    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p", "seed"])]
+    /// Always take the most probable token, without penalties
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p", "seed",
+        "repetition_penalty", "presence_penalty", "frequency_penalty", "penalty_last_n"])]
     pub greedy: bool,
     /// Divide the logits by this; 0 is greedy
     #[arg(long, value_name = "T", value_parser = non_negative)]
@@ -174,6 +175,18 @@ pub struct SamplingArgs {
     /// Seed of the random numbers [default: 0]
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
+    /// Divide the positive and multiply the negative logits of tokens seen; 1 is off
+    #[arg(long, value_name = "R", value_parser = positive)]
+    pub repetition_penalty: Option<f32>,
+    /// Subtract this once from the logits of tokens seen; 0 is off
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    pub presence_penalty: Option<f32>,
+    /// Subtract this from a logit for each time that its token was seen; 0 is off
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    pub frequency_penalty: Option<f32>,
+    /// Tokens before the new one, prompt included, that penalties count as seen [default: all]
+    #[arg(long, value_name = "N")]
+    pub penalty_last_n: Option<u32>,
 }
 
 /// `bench`.
@@ -220,6 +233,16 @@ pub struct InspectArgs {
 fn non_negative(text: &str) -> Result<f32, String> {
     let value: f32 = text.parse().map_err(|_| "not a number".to_string())?;
     if value.is_finite() && value >= 0.0 { Ok(value) } else { Err("must be 0 or more".into()) }
+}
+
+fn finite(text: &str) -> Result<f32, String> {
+    let value: f32 = text.parse().map_err(|_| "not a number".to_string())?;
+    if value.is_finite() { Ok(value) } else { Err("must be finite".into()) }
+}
+
+fn positive(text: &str) -> Result<f32, String> {
+    let value = finite(text)?;
+    if value > 0.0 { Ok(value) } else { Err("must be more than 0".into()) }
 }
 
 fn probability(text: &str) -> Result<f32, String> {

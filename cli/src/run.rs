@@ -78,7 +78,8 @@ fn generation_config(artifact: &Artifact) -> Result<GenerationConfig, Failure> {
     Ok(GenerationConfig::from_json(artifact.section(GENERATION_CONFIG)?)?)
 }
 
-/// The model's defaults, where the user says nothing. Saying anything of how to draw means to draw.
+/// The model's defaults, where the user says nothing. Saying anything of how to draw means to draw;
+/// penalties change arg-max, too.
 fn sampling(args: &SamplingArgs, config: &GenerationConfig) -> SamplingParams {
     if args.greedy {
         return SamplingParams::GREEDY;
@@ -95,6 +96,10 @@ fn sampling(args: &SamplingArgs, config: &GenerationConfig) -> SamplingParams {
         top_p: args.top_p.unwrap_or(defaults.top_p),
         min_p: args.min_p.unwrap_or(defaults.min_p),
         seed: defaults.seed,
+        repetition_penalty: args.repetition_penalty.unwrap_or(defaults.repetition_penalty),
+        presence_penalty: args.presence_penalty.unwrap_or(defaults.presence_penalty),
+        frequency_penalty: args.frequency_penalty.unwrap_or(defaults.frequency_penalty),
+        penalty_last_n: args.penalty_last_n.unwrap_or(defaults.penalty_last_n),
     }
 }
 
@@ -283,6 +288,14 @@ mod tests {
         assert_eq!((user.temperature, user.top_k, user.top_p), (0.6, 20, 0.5));
         let user = of("--top-k 3", &greedy);
         assert_eq!((user.temperature, user.top_k, user.top_p, user.min_p), (1.0, 3, 1.0, 0.0));
+        let penalizing = GenerationConfig { repetition_penalty: Some(1.1), ..greedy.clone() };
+        let model = of("--presence-penalty -0.5", &penalizing);
+        assert_eq!((model.temperature, model.repetition_penalty), (0.0, 1.1));
+        assert_eq!((model.presence_penalty, model.penalty_last_n), (-0.5, u32::MAX));
+        let user =
+            of("--repetition-penalty 1 --frequency-penalty 2 --penalty-last-n 64", &penalizing);
+        assert_eq!((user.repetition_penalty, user.frequency_penalty), (1.0, 2.0));
+        assert_eq!((user.temperature, user.penalty_last_n), (0.0, 64));
     }
 
     #[test]

@@ -51,6 +51,9 @@ pub struct GenerationConfig {
     /// Keeps tokens at least this probable relative to the most probable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_p: Option<f64>,
+    /// Divides the positive and multiplies the negative logits of tokens seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f64>,
 }
 
 impl GenerationConfig {

@@ -112,8 +112,10 @@ fn infer_types(module: &Module, op: &Op, args: &[&Type]) -> Types {
         Op::Sample {} => {
             let logits = args[0].rank() == 2 && args[0].shape[0] == Dim::Const(1);
             require(logits && args[0].dtype == DType::F32, || "logits are not f32[1, V]".into())?;
-            require(*args[1] == i32s(8), || "sampling parameters are not i32[8]".into())?;
+            require(*args[1] == i32s(16), || "sampling parameters are not i32[16]".into())?;
             require(*args[2] == i32s(1), || "the counter is not i32[1]".into())?;
+            let history = args[3].dtype == DType::I32 && args[3].rank() == 1;
+            require(history, || "the history is not i32[H]".into())?;
             Ok(vec![i32s(1)])
         }
         Op::DecodeLoop { attr } => infer_decode_loop(module, attr.step, args),
@@ -502,7 +504,7 @@ fn infer_decode_loop(module: &Module, step: FuncId, args: &[&Type]) -> Types {
     let plain_real = |ty: &&Type| !ty.dtype.is_block() && ty.dtype.is_stored_real();
     require(caches.iter().all(plain_real), || "caches are not plain reals".into())?;
     require(args[0] == *tokens, || "the prompt is not of the step's token type".into())?;
-    require(*args[1] == i32s(8), || "sampling parameters are not i32[8]".into())?;
+    require(*args[1] == i32s(16), || "sampling parameters are not i32[16]".into())?;
     let context = caches.first().and_then(|cache| cache.shape.first()).copied();
     let context = context.ok_or("the step has no cache")?;
     Ok(vec![Type::new(DType::I32, [context])])

@@ -185,11 +185,12 @@ ops! {
     /// `attention q, k_cache, v_cache, positions`; see [`AttentionAttr`].
     Macro Attention "attention" (4) { /// Everything else.
         attr: AttentionAttr };
-    /// `sample logits, params, counter`: draws one token: `f32[1, V], i32[8], i32[1] → i32[1]`.
-    /// `params` are the words of `SamplingParams` of the plan; `counter` is the position of the
-    /// drawn token. The rule is in `docs/architecture.md`, "The decode loop".
-    Macro Sample "sample" (3) {};
-    /// `decode_loop prompt, params`: `i32[T], i32[8] → i32[C]`: generates until a stop token or a
+    /// `sample logits, params, counter, history`: draws one token: `f32[1, V], i32[16], i32[1],
+    /// i32[H] → i32[1]`. `params` are the words of `SamplingParams` of the plan; `counter` is the
+    /// position of the drawn token; of `history` the tokens before it count for penalties. The rule
+    /// is in `docs/architecture.md`, "The decode loop".
+    Macro Sample "sample" (4) {};
+    /// `decode_loop prompt, params`: `i32[T], i32[16] → i32[C]`: generates until a stop token or a
     /// full cache; see [`DecodeLoopAttr`]. The result is every token by position, prompt first, −1
     /// after the end.
     Macro DecodeLoop "decode_loop" (2) { /// Everything else.

@@ -1,7 +1,7 @@
 //! `wrap-decode-loop`: adds `@generate`, the loop around the step.
 //!
 //! The loop owns the KV caches, the position, sampling and the stop rule, so that a whole generation is
-//! one function: `func @generate(%prompt: i32[T], %params: i32[8]) -> i32[C]`.
+//! one function: `func @generate(%prompt: i32[T], %params: i32[16]) -> i32[C]`.
 
 use crate::pass::{PassError, PassOptions, PassReport};
 use waveloom_ir::{DType, DecodeLoopAttr, Dim, FunctionBuilder, InferError, Module, Op, Type};
@@ -10,7 +10,7 @@ const NAME: &str = "wrap-decode-loop";
 /// Name of the function that the pass adds.
 const GENERATE: &str = "generate";
 /// Words of the sampling parameters.
-const PARAM_WORDS: u64 = 8;
+const PARAM_WORDS: u64 = 16;
 
 /// The pass.
 pub fn run(mut module: Module, options: &PassOptions) -> Result<(Module, PassReport), PassError> {

@@ -194,7 +194,7 @@ pub struct DecodeLoop {
     pub last: BufferId,
     /// `f32[1, vocab]`: logits of that row.
     pub logits: BufferId,
-    /// [`SamplingParams`] as 32 bytes.
+    /// [`SamplingParams`] as 64 bytes.
     pub sampling: BufferId,
     /// `i32[context + 1]`: every token by position, prompt and generated.
     pub history: BufferId,
@@ -206,9 +206,11 @@ pub struct DecodeLoop {
     pub sample: usize,
 }
 
-/// Sampling parameters as the `sample` kernel reads them: eight little-endian 32-bit words in
-/// this order. `temperature == 0` means arg-max; `top_k == 0`, `top_p >= 1` and `min_p == 0`
-/// switch that filter off.
+/// Sampling parameters as the `sample` kernel reads them: little-endian 32-bit words in this
+/// order, up to 64 bytes. `temperature == 0` means arg-max; `top_k == 0`, `top_p >= 1` and
+/// `min_p == 0` switch that filter off, `repetition_penalty == 1`, `presence_penalty == 0` and
+/// `frequency_penalty == 0` that penalty. Penalties are applied before the temperature; the logits
+/// that the user gets are those before.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SamplingParams {
     /// Divides the logits; 0 picks the largest.
@@ -221,18 +223,35 @@ pub struct SamplingParams {
     pub min_p: f32,
     /// Key of the counter-based generator; the counter is the position.
     pub seed: u64,
+    /// Divides the positive and multiplies the negative logits of tokens seen.
+    pub repetition_penalty: f32,
+    /// Subtracted once from the logits of tokens seen.
+    pub presence_penalty: f32,
+    /// Subtracted from a logit for each time that its token was seen.
+    pub frequency_penalty: f32,
+    /// Which tokens count as seen: this many before the new one, prompt and generated.
+    pub penalty_last_n: u32,
 }
 
 impl SamplingParams {
     /// Arg-max.
-    pub const GREEDY: SamplingParams =
-        SamplingParams { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 };
+    pub const GREEDY: SamplingParams = SamplingParams {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        seed: 0,
+        repetition_penalty: 1.0,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        penalty_last_n: u32::MAX,
+    };
 
     /// Size of [`SamplingParams::to_bytes`].
-    pub const BYTES: usize = 32;
+    pub const BYTES: usize = 64;
 
     /// The words that the `sample` kernel reads: temperature, top_k, top_p, min_p, seed low,
-    /// seed high, two zeros.
+    /// seed high, repetition, presence and frequency penalty, penalty_last_n, six zeros.
     pub fn to_bytes(&self) -> [u8; Self::BYTES] {
         let words = [
             self.temperature.to_bits(),
@@ -241,8 +260,10 @@ impl SamplingParams {
             self.min_p.to_bits(),
             self.seed as u32,
             (self.seed >> 32) as u32,
-            0,
-            0,
+            self.repetition_penalty.to_bits(),
+            self.presence_penalty.to_bits(),
+            self.frequency_penalty.to_bits(),
+            self.penalty_last_n,
         ];
         let mut bytes = [0; Self::BYTES];
         for (to, word) in bytes.chunks_exact_mut(4).zip(words) {

@@ -116,12 +116,26 @@ pub struct SamplingError {
 /// Fails unless the kernel can work with these parameters.
 pub(crate) fn check_sampling(sampling: &SamplingParams) -> Result<(), SamplingError> {
     let probability = |value: f32| (0.0..=1.0).contains(&value);
-    let SamplingParams { temperature, top_k: _, top_p, min_p, seed: _ } = *sampling;
+    let SamplingParams {
+        temperature,
+        top_k: _,
+        top_p,
+        min_p,
+        seed: _,
+        repetition_penalty,
+        presence_penalty,
+        frequency_penalty,
+        penalty_last_n: _,
+    } = *sampling;
     let finite = temperature.is_finite() && temperature >= 0.0;
+    let repetition = repetition_penalty.is_finite() && repetition_penalty > 0.0;
     for (name, value, holds, rule) in [
         ("temperature", temperature, finite, "finite and not negative"),
         ("top_p", top_p, probability(top_p), "between 0 and 1"),
         ("min_p", min_p, probability(min_p), "between 0 and 1"),
+        ("repetition_penalty", repetition_penalty, repetition, "finite and above 0"),
+        ("presence_penalty", presence_penalty, presence_penalty.is_finite(), "finite"),
+        ("frequency_penalty", frequency_penalty, frequency_penalty.is_finite(), "finite"),
     ] {
         if !holds {
             return Err(SamplingError { name, value, rule });
@@ -217,6 +231,9 @@ mod tests {
         insta::assert_snapshot!(error(SamplingParams { temperature: -1.0, ..greedy }), @"temperature is -1: it must be finite and not negative");
         insta::assert_snapshot!(error(SamplingParams { top_p: f32::NAN, ..greedy }), @"top_p is NaN: it must be between 0 and 1");
         insta::assert_snapshot!(error(SamplingParams { min_p: 1.5, ..greedy }), @"min_p is 1.5: it must be between 0 and 1");
+        insta::assert_snapshot!(error(SamplingParams { repetition_penalty: 0.0, ..greedy }), @"repetition_penalty is 0: it must be finite and above 0");
+        insta::assert_snapshot!(error(SamplingParams { presence_penalty: f32::NAN, ..greedy }), @"presence_penalty is NaN: it must be finite");
+        insta::assert_snapshot!(error(SamplingParams { frequency_penalty: f32::INFINITY, ..greedy }), @"frequency_penalty is inf: it must be finite");
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod gpu;
 pub(crate) mod instance;
 mod map;
 mod real;
+mod sampling;
 pub mod scalar;
 mod section;
 mod work;

@@ -26,6 +26,7 @@ pub(crate) fn read(meta: &Metadata, vocab: u32) -> Result<Text> {
             top_k: meta.u32("general.sampling.top_k")?,
             top_p: meta.f64("general.sampling.top_p")?,
             min_p: meta.f64("general.sampling.min_p")?,
+            repetition_penalty: meta.f64("general.sampling.penalty_repeat")?,
         },
     })
 }

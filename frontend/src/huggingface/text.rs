@@ -125,5 +125,6 @@ fn generation(own: Option<Fields>, config: Fields, vocab: u32) -> Result<Generat
         top_k: fields.u32("top_k")?,
         top_p: fields.f64("top_p")?,
         min_p: fields.f64("min_p")?,
+        repetition_penalty: fields.f64("repetition_penalty")?,
     })
 }

@@ -98,14 +98,15 @@ fn macros() {
 
 #[test]
 fn loops() {
-    insta::assert_snapshot!(refused("f32[2, 9]; i32[8]; i32[1]", "sample %a, %b, %c"), @"`sample`: logits are not f32[1, V]");
-    insta::assert_snapshot!(refused("f32[1, 9]; i32[7]; i32[1]", "sample %a, %b, %c"), @"`sample`: sampling parameters are not i32[8]");
-    insta::assert_snapshot!(refused("f32[1, 9]; i32[8]; i32[2]", "sample %a, %b, %c"), @"`sample`: the counter is not i32[1]");
+    insta::assert_snapshot!(refused("f32[2, 9]; i32[16]; i32[1]; i32[T]", "sample %a, %b, %c, %d"), @"`sample`: logits are not f32[1, V]");
+    insta::assert_snapshot!(refused("f32[1, 9]; i32[8]; i32[1]; i32[T]", "sample %a, %b, %c, %d"), @"`sample`: sampling parameters are not i32[16]");
+    insta::assert_snapshot!(refused("f32[1, 9]; i32[16]; i32[2]; i32[T]", "sample %a, %b, %c, %d"), @"`sample`: the counter is not i32[1]");
+    insta::assert_snapshot!(refused("f32[1, 9]; i32[16]; i32[1]; f32[T]", "sample %a, %b, %c, %d"), @"`sample`: the history is not i32[H]");
     let step = |params: &str, results: &str, returned: &str| {
         let text = format!(
             "module @m {{ symbol T in 1..=4 symbol C in 1..=8
                func @step({params}) -> ({results}) {{ return {returned} }}
-               func @f(%p: i32[T], %s: i32[8]) -> () {{
+               func @f(%p: i32[T], %s: i32[16]) -> () {{
                  decode_loop %p, %s {{step = @step, stop_tokens = []}} : () return }} }}"
         );
         let error = parse(&text).expect_err("the rule accepts it").to_string();

@@ -8,24 +8,28 @@ use crate::types::Dim;
 use std::rc::Rc;
 
 pub(super) fn sample<R: Real>(args: &[Rc<Tensor<R>>]) -> Result<i32, String> {
-    let [logits, params, counter] = args else {
-        return Err("takes three operands".into());
+    let [logits, params, counter, history] = args else {
+        return Err("takes four operands".into());
     };
-    let counter = ints(counter)?.first().copied().unwrap_or(0);
-    draw_token(logits, sampling(params)?, counter.cast_unsigned())
+    let counter = ints(counter)?.first().copied().unwrap_or(0).cast_unsigned();
+    let history = ints(history)?;
+    let seen = &history[..history.len().min(counter as usize)];
+    draw_token(logits, seen, sampling(params)?, counter)
 }
 
 fn sampling<R: Real>(params: &Tensor<R>) -> Result<Sampling, String> {
-    let words = ints(params)?.try_into().map_err(|_| "sampling parameters are eight words")?;
+    let words = ints(params)?.try_into().map_err(|_| "sampling parameters are sixteen words")?;
     Ok(Sampling::from_words(words))
 }
 
 fn draw_token<R: Real>(
     logits: &Tensor<R>,
+    seen: &[i32],
     sampling: Sampling,
     position: u32,
 ) -> Result<i32, String> {
-    let token = draw(reals(logits)?, &sampling, position).ok_or("there are no logits")?;
+    let logits: Vec<f32> = reals(logits)?.iter().map(|&x| x.to_f32()).collect();
+    let token = draw(&logits, seen, &sampling, position).ok_or("there are no logits")?;
     i32::try_from(token).map_err(|_| "the vocabulary is too large for i32".into())
 }
 
@@ -54,7 +58,8 @@ impl<R: Real> Interpreter<'_, R> {
             if run.length == run.history.len() {
                 break;
             }
-            let token = draw_token(&row, sampling, run.length as u32)?;
+            let seen = &run.history[..run.length];
+            let token = draw_token(&row, seen, sampling, run.length as u32)?;
             if attr.stop_tokens.contains(&token.cast_unsigned()) {
                 break;
             }

@@ -371,17 +371,23 @@ fn sample_draws_by_counter() {
     let draw = |sampling: Sampling, counter: i32| {
         let inputs = [
             logits.clone(),
-            ("i32[8]", i(&[8], &sampling.to_words())),
+            ("i32[16]", i(&[16], &sampling.to_words())),
             ("i32[1]", i(&[1], &[counter])),
+            ("i32[2]", i(&[2], &[1, 0])),
         ];
-        op("sample %a, %b, %c : i32[1]", &inputs)
+        op("sample %a, %b, %c, %d : i32[1]", &inputs)
     };
     assert_eq!(draw(Sampling::GREEDY, 5), i(&[1], &[1]));
     let warm = Sampling { temperature: 1.0, seed: 7, ..Sampling::GREEDY };
-    let expected = |counter: u32| crate::sample::draw(&[0.0f32, 2.0, 1.0], &warm, counter).unwrap();
+    let expected =
+        |counter: u32| crate::sample::draw(&[0.0f32, 2.0, 1.0], &[], &warm, counter).unwrap();
     for counter in 0..50 {
         assert_eq!(draw(warm, counter as i32), i(&[1], &[expected(counter) as i32]));
     }
+    // Of the history only what is before the position counts.
+    let penalized = Sampling { presence_penalty: 9.0, ..Sampling::GREEDY };
+    assert_eq!(draw(penalized, 0), i(&[1], &[1]));
+    assert_eq!(draw(penalized, 1), i(&[1], &[2]));
 }
 
 #[test]
@@ -500,7 +506,7 @@ fn generate(prompt: &[i32], sampling: Sampling, stop_tokens: &[u32]) -> Vec<i32>
     let module = parse(&MACRO.replace("stop_tokens = [0]", &stop)).unwrap();
     let (func, context) = (module.function("generate").unwrap(), module.symbol("C").unwrap());
     let inputs =
-        [Tensor::ints([prompt.len() as u64], prompt), Tensor::ints([8], sampling.to_words())];
+        [Tensor::ints([prompt.len() as u64], prompt), Tensor::ints([16], sampling.to_words())];
     let source = MadeUp(&module);
     let interpreter = Interpreter::<f64>::new(&module, &source);
     let tokens = interpreter.run(func, &inputs, &[(context, 16)]).unwrap();
@@ -525,7 +531,8 @@ fn the_decode_loop_is_what_a_host_does() {
         let mut results = interpreter.run(step, &inputs, &[(symbol, end)]).unwrap();
         caches = results.split_off(1);
         let logits = results[0].as_reals().unwrap();
-        next = vec![crate::sample::draw(logits, &sampling, end as u32).unwrap() as i32];
+        let logits: Vec<f32> = logits.iter().map(|&x| x as f32).collect();
+        next = vec![crate::sample::draw(&logits, &history, &sampling, end as u32).unwrap() as i32];
         history.push(next[0]);
     }
     assert_eq!(generate(&[3, 1, 4], sampling, &[]), history);

@@ -23,6 +23,8 @@ pub struct GenerationConfig {
     pub top_p: Option<f32>,
     /// Keeps tokens at least this probable relative to the most probable.
     pub min_p: Option<f32>,
+    /// Divides the positive and multiplies the negative logits of tokens seen.
+    pub repetition_penalty: Option<f32>,
 }
 
 /// Texts of the special tokens that chat templates name.
@@ -47,15 +49,20 @@ impl GenerationConfig {
 
     /// The sampling that the model's makers mean: arg-max unless they say to draw.
     pub fn sampling(&self, seed: u64) -> SamplingParams {
+        let greedy = SamplingParams {
+            seed,
+            repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
+            ..SamplingParams::GREEDY
+        };
         if self.do_sample != Some(true) {
-            return SamplingParams { seed, ..SamplingParams::GREEDY };
+            return greedy;
         }
         SamplingParams {
             temperature: self.temperature.unwrap_or(1.0),
             top_k: self.top_k.unwrap_or(0),
             top_p: self.top_p.unwrap_or(1.0),
             min_p: self.min_p.unwrap_or(0.0),
-            seed,
+            ..greedy
         }
     }
 }
@@ -69,12 +76,13 @@ mod tests {
         let config = GenerationConfig::from_json(b"{}").unwrap();
         assert_eq!(config.sampling(3), SamplingParams { seed: 3, ..SamplingParams::GREEDY });
         let json = br#"{"stop_tokens":[2],"special_tokens":{"bos_token":"<s>"},"do_sample":true,
-            "temperature":0.6,"top_p":0.9}"#;
+            "temperature":0.6,"top_p":0.9,"repetition_penalty":1.05}"#;
         let config = GenerationConfig::from_json(json).unwrap();
         assert_eq!(config.stop_tokens, [2]);
         assert_eq!(config.special_tokens.bos_token.as_deref(), Some("<s>"));
         let sampling = config.sampling(0);
         assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p), (0.6, 0, 0.9));
+        assert_eq!(sampling.repetition_penalty, 1.05);
         let error = GenerationConfig::from_json(b"{\"stop_tokens\":7}").unwrap_err();
         insta::assert_snapshot!(error, @"section `generation_config.json` of the artifact is not usable: invalid type: integer `7`, expected a sequence at line 1 column 16");
     }

@@ -1,12 +1,11 @@
 //! `sample`: draws a token from the logits and sets up the next step.
 //!
-//! The rule is that of `docs/architecture.md`, "The decode loop". Nothing is sorted: the filters
-//! keep what is at or above a threshold, and the threshold is found by bisection, as the bits of
-//! f32 numbers, read as integers, are in the numbers' order. Weights are
-//! e^((x − largest) / temperature) in f32, their sums in f64. Before the bisections, tokens that
-//! are surely below the thresholds are left out: what remains is a short list.
+//! The rule is that of `docs/architecture.md`, "The decode loop", and `kernels::sampling`. Nothing is
+//! sorted. Before thresholds are bisected, tokens that are surely below them are left out: what
+//! remains is a short list. Penalties work on a copy of the logits.
 
 use crate::kernels::instance::Draft;
+use crate::kernels::sampling::{self, Filters, Parameters, bisect};
 use crate::kernels::{KernelError, KernelSource, SYMBOLS};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
@@ -22,9 +21,7 @@ const GROUPS: usize = 8;
 /// parameters (the words of `SamplingParams`), 2 tokens, 3 positions, 4 last, 5 history. For the
 /// drawn token t it writes `tokens[0] = t`, `positions[0] = S`, `last[0] = 0`, `history[S] = t`.
 pub fn kernel(vocab: u32, target: &CpuTarget) -> Result<KernelSource, KernelError> {
-    if !(1..=i32::MAX as u32 / 4).contains(&vocab) {
-        return Err(KernelError(format!("`sample`: a vocabulary of {vocab} tokens")));
-    }
+    sampling::check_vocab(vocab)?;
     let cache_length = SYMBOLS.iter().position(|name| *name == "S").unwrap_or_default();
     let mut draft = Draft::new("sample");
     let [logits, params, tokens, positions, last, history] =
@@ -32,10 +29,16 @@ pub fn kernel(vocab: u32, target: &CpuTarget) -> Result<KernelSource, KernelErro
     let counter = draft.number(plan::Expr::Symbol(cache_length));
     let k = &mut draft.builder;
     let (first, end) = (k.first(), k.last());
-    let sampler = Sampler { vocab, lanes: target.lanes, logits, params, counter };
-    let scratch_bytes = sampler.scratch_bytes();
+    let scratch_bytes = Sampler::scratch_bytes(vocab, target.lanes);
     k.for_loop(first, end, 1, [], |k, _, []| {
-        let token = sampler.token(k);
+        let params = Parameters::load(k, |k, bytes, elem| {
+            let at = k.offset_const(params, bytes);
+            k.load(at, elem)
+        });
+        let raw = Sampler { vocab, lanes: target.lanes, logits, params, counter };
+        let penalizes = params.penalizes(k);
+        let [logits] = k.if_else(penalizes, |k| [raw.penalize(k, history)], |_| [logits]);
+        let token = Sampler { logits, ..raw }.token(k);
         let position = k.trunc(counter, Elem::I32);
         let zero = k.i32(0);
         k.store(token, tokens);
@@ -53,7 +56,7 @@ struct Sampler {
     vocab: u32,
     lanes: u32,
     logits: Value,
-    params: Value,
+    params: Parameters,
     counter: Value,
 }
 
@@ -62,30 +65,80 @@ impl Sampler {
         self.vocab.next_multiple_of(self.lanes)
     }
 
-    /// Tokens that either list in scratch has room for: padding after the last one included.
-    fn list_room(&self) -> u32 {
-        self.padded_vocab() + self.lanes
+    /// Numbers that a list in scratch has room for: padding after the last one included.
+    fn list_room(vocab: u32, lanes: u32) -> u32 {
+        vocab.next_multiple_of(lanes) + lanes
     }
 
-    fn scratch_bytes(&self) -> u64 {
-        2 * u64::from(self.list_room() * 4)
+    fn scratch_bytes(vocab: u32, lanes: u32) -> u64 {
+        3 * 4 * u64::from(Self::list_room(vocab, lanes))
+    }
+
+    /// The address of list `list` in scratch.
+    fn list(&self, k: &mut Builder, list: i64) -> Value {
+        let bytes = 4 * i64::from(Self::list_room(self.vocab, self.lanes));
+        k.offset_const(k.scratch(), list * bytes)
     }
 
     /// The address of weight `index` of the list.
     fn weight_at(&self, k: &mut Builder, index: Value) -> Value {
-        k.element(k.scratch(), Elem::F32, index)
+        let weights = self.list(k, 0);
+        k.element(weights, Elem::F32, index)
     }
 
     /// The address of the token whose weight is weight `index` of the list.
     fn token_at(&self, k: &mut Builder, index: Value) -> Value {
-        let tokens = k.offset_const(k.scratch(), i64::from(self.list_room()) * 4);
+        let tokens = self.list(k, 1);
         k.element(tokens, Elem::I32, index)
     }
 
-    /// Word `index` of the parameters.
-    fn param(&self, k: &mut Builder, index: i64, elem: Elem) -> Value {
-        let at = k.offset_const(self.params, 4 * index);
-        k.load(at, elem)
+    /// The address of how often token `index` was seen: before there are tokens of a list.
+    fn count_at(&self, k: &mut Builder, index: Value) -> Value {
+        self.token_at(k, index)
+    }
+
+    /// The address of the logit after penalties of token `index`; later on, of the logit of the
+    /// token whose weight is weight `index` of the list.
+    fn logit_at(&self, k: &mut Builder, index: Value) -> Value {
+        let logits = self.list(k, 2);
+        k.element(logits, Elem::F32, index)
+    }
+
+    // ---- penalties ------------------------------------------------------------------------------
+
+    /// The address of the logits after penalties.
+    fn penalize(&self, k: &mut Builder, history: Value) -> Value {
+        let none = k.zero(Elem::I32.vec(self.lanes));
+        let (zero, end) = (k.i64(0), k.i64(self.padded_vocab().into()));
+        k.for_loop(zero, end, self.lanes.into(), [], |k, index, []| {
+            let at = self.count_at(k, index);
+            k.store(none, at);
+            []
+        });
+        let first = self.params.window(k, self.counter);
+        k.for_loop(first, self.counter, 1, [], |k, position, []| {
+            let at = k.element(history, Elem::I32, position);
+            let token = k.load(at, Elem::I32);
+            let vocab = k.i32(self.vocab.cast_signed());
+            let exists = k.cmp(Cmp::Ult, token, vocab);
+            k.if_then(exists, |k| {
+                let token = k.zext(token, Elem::I64);
+                let at = self.count_at(k, token);
+                let count = k.load(at, Elem::I32);
+                let count = k.add_const(count, 1);
+                k.store(count, at);
+            });
+            []
+        });
+        self.fold_logits(k, [], |k, index, x, []| {
+            let at = self.count_at(k, index);
+            let count = k.load(at, none.ty);
+            let x = self.params.penalized(k, x, count);
+            let at = self.logit_at(k, index);
+            k.store(x, at);
+            []
+        });
+        self.logit_at(k, zero)
     }
 
     /// The token, as i32.
@@ -94,17 +147,15 @@ impl Sampler {
         let largest = groups[1..].iter().fold(groups[0], |a, &b| k.max(a, b));
         let largest = k.reduce_max(largest);
         let best = self.first_of(k, largest);
-        let temperature = self.param(k, 0, Elem::F32);
-        let zero = k.f32(0.0);
-        let draws = k.cmp(Cmp::Gt, temperature, zero);
+        let draws = self.params.draws(k);
         let [token] = k.if_else(
             draws,
             |k| {
-                let filters = Filters::new(self, k);
+                let filters = self.params.filters(k, self.vocab);
                 let least = self.least_candidate(k, &filters, &groups, largest);
-                let mass = self.write_weights(k, largest, temperature, least);
-                let length = self.write_list(k, &filters, mass);
-                let list = List { sampler: self, length };
+                let mass = self.write_weights(k, largest, least);
+                let (tokens, length) = self.write_list(k, &filters, mass);
+                let list = List { sampler: self, tokens, length };
                 let threshold = list.threshold(k, &filters, mass);
                 [list.draw(k, threshold, best)]
             },
@@ -115,8 +166,8 @@ impl Sampler {
 
     // ---- over the logits ------------------------------------------------------------------------
 
-    /// Folds vectors of logits with the index of their first lane; lanes after the last token
-    /// are −∞.
+    /// Folds vectors of logits with the index of their first lane; NaN is −∞; lanes after the
+    /// last token are NaN, which compares as false.
     fn fold_logits<const N: usize>(
         &self,
         k: &mut Builder,
@@ -129,6 +180,7 @@ impl Sampler {
         let folded = k.for_loop(zero, whole, self.lanes.into(), start, |k, index, carried| {
             let at = k.element(self.logits, Elem::F32, index);
             let logits = k.load(at, ty);
+            let logits = sampling::clean(k, logits);
             body(k, index, logits, carried)
         });
         if rest == 0 {
@@ -138,7 +190,8 @@ impl Sampler {
         let count = k.i64(rest.into());
         let mask = k.mask_below(count, self.lanes);
         let logits = k.load_masked(at, ty, mask);
-        let none = k.float(ty, f64::NEG_INFINITY);
+        let logits = sampling::clean(k, logits);
+        let none = k.float(ty, f64::NAN);
         let logits = k.select(mask, logits, none);
         body(k, whole, logits, folded)
     }
@@ -153,7 +206,7 @@ impl Sampler {
         })
     }
 
-    /// The first token with this logit; some token if none has it (NaN), as i32.
+    /// The first token with this logit, which one has, as i32.
     fn first_of(&self, k: &mut Builder, logit: Value) -> Value {
         let ty = Elem::I32.vec(self.lanes);
         let wanted = k.splat(logit, self.lanes);
@@ -186,9 +239,7 @@ impl Sampler {
         let [least] = k.if_else(
             searched,
             |k| {
-                let (low, high) = (order_key(k, lowest), order_key(k, largest));
-                let key = bisect(k, low, high, |k, key| {
-                    let threshold = from_order_key(k, key);
+                let least = bisect(k, lowest, largest, |k, threshold| {
                     let zero = k.zero(Elem::I32.vec(self.lanes));
                     let count =
                         groups.iter().fold(zero, |count, &x| count_from(k, count, x, threshold));
@@ -196,24 +247,17 @@ impl Sampler {
                     let count = k.sext(count, Elem::I64);
                     k.cmp(Cmp::Ge, count, filters.top_k)
                 });
-                [from_order_key(k, key)]
+                [least]
             },
             |_| [lowest],
         );
         least
     }
 
-    /// Writes e^((x − largest) / temperature) to scratch; 0 where x is below `least`, and for
-    /// padding. Gives their sum, in f64.
-    fn write_weights(
-        &self,
-        k: &mut Builder,
-        largest: Value,
-        temperature: Value,
-        least: Value,
-    ) -> Value {
-        let [least, largest, temperature] =
-            [least, largest, temperature].map(|value| k.splat(value, self.lanes));
+    /// Writes weights to scratch; 0 where the logit is below `least`, and for padding. Gives their
+    /// sum, in f64.
+    fn write_weights(&self, k: &mut Builder, largest: Value, least: Value) -> Value {
+        let least = k.splat(least, self.lanes);
         let zero = k.zero(Elem::F32.vec(self.lanes));
         let nothing = k.zero(Elem::F64.vec(self.lanes));
         let [sum] = self.fold_logits(k, [nothing], |k, index, x, [sum]| {
@@ -222,10 +266,8 @@ impl Sampler {
             let [weight] = k.if_else(
                 any,
                 |k| {
-                    // The difference first: near the largest it is exact.
-                    let difference = k.sub(x, largest);
-                    let scaled = k.div(difference, temperature);
-                    let weight = k.exp(scaled);
+                    let temperature = self.params.temperature;
+                    let weight = sampling::weight(k, x, largest, temperature, self.vocab);
                     [k.select(kept, weight, zero)]
                 },
                 |_| [zero],
@@ -241,35 +283,19 @@ impl Sampler {
     // ---- the list -------------------------------------------------------------------------------
 
     /// Makes the list: weights and their tokens, in index order, padded with zeros to whole
-    /// vectors. Gives its length with the padding. `mass` is that of all tokens.
-    fn write_list(&self, k: &mut Builder, filters: &Filters, mass: Value) -> Value {
+    /// vectors. Gives its length without and with the padding. `mass` is that of all tokens.
+    fn write_list(&self, k: &mut Builder, filters: &Filters, mass: Value) -> (Value, Value) {
         let some = k.or(filters.by_top_k, filters.by_top_p);
-        let [length] = k.if_else(
+        let [tokens] = k.if_else(
             some,
             |k| {
-                let least = self.least_weight(k, filters, mass);
+                let least = filters.least_weight(k, mass, self.vocab);
                 [self.compact(k, least)]
             },
             |k| [self.list_all(k)],
         );
-        length
-    }
-
-    /// A weight above 0 that the filters' threshold is not below. The tokens with less than
-    /// (1 − p) · mass / V have less than (1 − p) · mass together, so top-p drops them all. After
-    /// top-k the mass is another, and the candidates are few already.
-    fn least_weight(&self, k: &mut Builder, filters: &Filters, mass: Value) -> Value {
-        let top_p = k.extf(filters.top_p, Elem::F64);
-        let one = k.float(Elem::F64, 1.0);
-        let dropped = k.sub(one, top_p);
-        let dropped = k.mul(dropped, mass);
-        // Half of it, so that no rounding matters.
-        let share = k.float(Elem::F64, 0.5 / f64::from(self.vocab));
-        let share = k.mul(dropped, share);
-        let share = k.truncf(share, Elem::F32);
-        let smallest = k.f32(f32::from_bits(1));
-        let share = k.max(share, smallest);
-        k.select(filters.by_top_k, smallest, share)
+        let vectors = k.ceil_div_const(tokens, self.lanes.into());
+        (tokens, k.mul_const(vectors, self.lanes.into()))
     }
 
     /// The list of the tokens whose weight is at least `least`.
@@ -287,8 +313,7 @@ impl Sampler {
         let zeros = k.zero(ty);
         let at = self.weight_at(k, length);
         k.store(zeros, at);
-        let vectors = k.ceil_div_const(length, self.lanes.into());
-        k.mul_const(vectors, self.lanes.into())
+        length
     }
 
     /// Moves what is kept of the vector at `index` to the end of the list, which is not beyond it.
@@ -325,48 +350,14 @@ impl Sampler {
         });
         end
     }
-
-    /// The random number of this position: a multiple of 2⁻²⁴ below 1, as f64.
-    fn uniform(&self, k: &mut Builder) -> Value {
-        let counter = k.trunc(self.counter, Elem::I32);
-        let key = [4, 5].map(|word| self.param(k, word, Elem::I32));
-        let word = philox(k, counter, key);
-        let shift = k.i32(8);
-        let bits = k.shr_u(word, shift);
-        let number = k.uitofp(bits, Elem::F64);
-        let unit = k.float(Elem::F64, 1.0 / f64::from(1 << 24));
-        k.mul(number, unit)
-    }
-}
-
-/// What is asked of a draw.
-struct Filters {
-    /// k, as i64, and whether it drops anything.
-    top_k: Value,
-    by_top_k: Value,
-    /// p, and whether it drops anything.
-    top_p: Value,
-    by_top_p: Value,
-    min_p: Value,
-}
-
-impl Filters {
-    fn new(sampler: &Sampler, k: &mut Builder) -> Filters {
-        let top_k = sampler.param(k, 1, Elem::I32);
-        let top_k = k.zext(top_k, Elem::I64);
-        let (one, vocab) = (k.i64(1), k.i64(sampler.vocab.into()));
-        let (some, few) = (k.cmp(Cmp::Ge, top_k, one), k.cmp(Cmp::Lt, top_k, vocab));
-        let by_top_k = k.and(some, few);
-        let top_p = sampler.param(k, 2, Elem::F32);
-        let one = k.f32(1.0);
-        let by_top_p = k.cmp(Cmp::Lt, top_p, one);
-        Filters { top_k, by_top_k, top_p, by_top_p, min_p: sampler.param(k, 3, Elem::F32) }
-    }
 }
 
 /// Weights of tokens in index order, followed by zeros up to whole vectors.
 struct List<'a> {
     sampler: &'a Sampler,
+    /// Tokens.
+    tokens: Value,
+    /// With the padding.
     length: Value,
 }
 
@@ -401,56 +392,91 @@ impl List<'_> {
     /// is 1.
     fn threshold(&self, k: &mut Builder, filters: &Filters, mass: Value) -> Value {
         let (zero, one) = (k.f32(0.0), k.f32(1.0));
-        let [threshold, mass] = k.if_else(
+        let [mass] = k.if_else(
             filters.by_top_k,
             |k| {
-                let threshold = self.kth_largest(k, filters.top_k);
-                [threshold, self.mass(k, threshold)]
+                self.keep_largest(k, filters.top_k);
+                [self.mass(k, zero)]
             },
-            |_| [zero, mass],
+            |_| [mass],
         );
         let [threshold] = k.if_else(
             filters.by_top_p,
             |k| {
                 let part = k.extf(filters.top_p, Elem::F64);
                 let wanted = k.mul(part, mass);
-                let (low, high) = (order_key(k, threshold), order_key(k, one));
-                let key = bisect(k, low, high, |k, key| {
-                    let threshold = from_order_key(k, key);
+                let threshold = bisect(k, zero, one, |k, threshold| {
                     let mass = self.mass(k, threshold);
                     k.cmp(Cmp::Ge, mass, wanted)
                 });
-                [from_order_key(k, key)]
+                [threshold]
             },
-            |_| [threshold],
+            |_| [zero],
         );
         k.max(filters.min_p, threshold)
     }
 
-    /// The k-th largest weight (`count` of them are at least that).
-    fn kth_largest(&self, k: &mut Builder, count: Value) -> Value {
+    /// Makes the weights of all but the `count` tokens of largest logits, and ties of the last of
+    /// them, zero.
+    fn keep_largest(&self, k: &mut Builder, count: Value) {
         let lanes = self.sampler.lanes;
-        let (zero, one) = (k.f32(0.0), k.f32(1.0));
-        let (low, high) = (order_key(k, zero), order_key(k, one));
-        let key = bisect(k, low, high, |k, key| {
-            let threshold = from_order_key(k, key);
+        self.gather_logits(k);
+        let lowest = k.f32(f32::NEG_INFINITY);
+        let highest = k.f32(f32::INFINITY);
+        let threshold = bisect(k, lowest, highest, |k, threshold| {
             let (from, none) = (k.i64(0), k.zero(Elem::I32.vec(lanes)));
             let [kept] = k.for_loop(from, self.length, lanes.into(), [none], |k, index, [kept]| {
-                let weight = self.load(k, index);
-                [count_from(k, kept, weight, threshold)]
+                let logits = self.load_logits(k, index);
+                [count_from(k, kept, logits, threshold)]
             });
             let kept = k.reduce_add(kept);
             let kept = k.sext(kept, Elem::I64);
             k.cmp(Cmp::Ge, kept, count)
         });
-        from_order_key(k, key)
+        let threshold = k.splat(threshold, lanes);
+        let (from, zeros) = (k.i64(0), k.zero(threshold.ty));
+        k.for_loop(from, self.length, lanes.into(), [], |k, index, []| {
+            let logits = self.load_logits(k, index);
+            let kept = k.cmp(Cmp::Ge, logits, threshold);
+            let weight = self.load(k, index);
+            let weight = k.select(kept, weight, zeros);
+            let at = self.sampler.weight_at(k, index);
+            k.store(weight, at);
+            []
+        });
+    }
+
+    /// Lists the logits of the tokens, padded with NaN to whole vectors. The list may lie over the
+    /// logits themselves: no token is before its place in the list.
+    fn gather_logits(&self, k: &mut Builder) {
+        let from = k.i64(0);
+        k.for_loop(from, self.tokens, 1, [], |k, index, []| {
+            let at = self.sampler.token_at(k, index);
+            let token = k.load(at, Elem::I32);
+            let token = k.zext(token, Elem::I64);
+            let at = k.element(self.sampler.logits, Elem::F32, token);
+            let logit = k.load(at, Elem::F32);
+            let logit = sampling::clean(k, logit);
+            let at = self.sampler.logit_at(k, index);
+            k.store(logit, at);
+            []
+        });
+        let none = k.float(Elem::F32.vec(self.sampler.lanes), f64::NAN);
+        let at = self.sampler.logit_at(k, self.tokens);
+        k.store(none, at);
+    }
+
+    fn load_logits(&self, k: &mut Builder, index: Value) -> Value {
+        let at = self.sampler.logit_at(k, index);
+        k.load(at, Elem::F32.vec(self.sampler.lanes))
     }
 
     /// The first token, in index order, at which the weights kept so far exceed the drawn part
     /// of their sum; `fallback` if there is none (no weight is kept).
     fn draw(&self, k: &mut Builder, threshold: Value, fallback: Value) -> Value {
         let kept = self.mass(k, threshold);
-        let part = self.sampler.uniform(k);
+        let counter = k.trunc(self.sampler.counter, Elem::I32);
+        let part = self.sampler.params.uniform(k, counter);
         let wanted = k.mul(part, kept);
         let (from, before) = self.block_of(k, threshold, wanted);
         // One by one: the sum before this one, and whether it was reached.
@@ -519,74 +545,6 @@ fn count_from(k: &mut Builder, count: Value, x: Value, threshold: Value) -> Valu
     let (zero, one) = (k.zero(count.ty), k.int(count.ty, 1));
     let kept = k.select(kept, one, zero);
     k.add(count, kept)
-}
-
-/// The first word of Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2,
-/// 3", SC11) for counter (counter, 0, 0, 0).
-fn philox(k: &mut Builder, counter: Value, key: [Value; 2]) -> Value {
-    let zero = k.i32(0);
-    let mut words = [counter, zero, zero, zero];
-    let mut key = key;
-    let [multiplier0, multiplier1] = [0xD251_1F53_u32, 0xCD9E_8D57].map(u32::cast_signed);
-    let [step0, step1] = [0x9E37_79B9_u32, 0xBB67_AE85].map(u32::cast_signed);
-    for _ in 0..10 {
-        let [multiplier0, multiplier1] = [multiplier0, multiplier1].map(|value| k.i32(value));
-        let (low0, high0) = k.mul_extended_u(multiplier0, words[0]);
-        let (low1, high1) = k.mul_extended_u(multiplier1, words[2]);
-        let first = k.xor(high1, words[1]);
-        let third = k.xor(high0, words[3]);
-        words = [k.xor(first, key[0]), low1, k.xor(third, key[1]), low0];
-        key = [k.add_const(key[0], step0.into()), k.add_const(key[1], step1.into())];
-    }
-    words[0]
-}
-
-/// An f32 (no NaN) as an i64 in the numbers' order: its bits, with those of negative numbers
-/// turned over.
-fn order_key(k: &mut Builder, value: Value) -> Value {
-    let bits = k.bitcast(value, Elem::I32);
-    let key = turned(k, bits);
-    k.sext(key, Elem::I64)
-}
-
-/// The f32 whose [`order_key`] is `key`.
-fn from_order_key(k: &mut Builder, key: Value) -> Value {
-    let key = k.trunc(key, Elem::I32);
-    let bits = turned(k, key);
-    k.bitcast(bits, Elem::F32)
-}
-
-/// Its own inverse.
-fn turned(k: &mut Builder, bits: Value) -> Value {
-    let (shift, low) = (k.i32(31), k.i32(i32::MAX));
-    let sign = k.shr_s(bits, shift);
-    let mask = k.and(sign, low);
-    k.xor(bits, mask)
-}
-
-/// The largest of `low..=high` for which `holds`, which is true up to it and false beyond; `low`
-/// is taken to hold.
-fn bisect(
-    k: &mut Builder,
-    low: Value,
-    high: Value,
-    holds: impl FnOnce(&mut Builder, Value) -> Value,
-) -> Value {
-    let [low, _] = k.while_loop(
-        [low, high],
-        |k, [low, high]| k.cmp(Cmp::Lt, low, high),
-        |k, [low, high]| {
-            let one = k.i64(1);
-            let width = k.sub(high, low);
-            let width = k.add(width, one);
-            let half = k.shr_s(width, one);
-            let middle = k.add(low, half);
-            let below = k.sub(middle, one);
-            let holds = holds(k, middle);
-            [k.select(holds, middle, low), k.select(holds, high, below)]
-        },
-    );
-    low
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! The sampler against the reference of the IR crate, in f64.
 
 use crate::harness::{on_cpu, random_f32, runnable_targets};
-use crate::kernels::cpu::testing::{Runner, f32s, i32s, read_i32s};
+use crate::kernels::cpu::testing::{Runner, f32s, i32s, read_f32s, read_i32s};
+use crate::kernels::sampling::testing::{
+    PENALTIES, PLAIN, check_distribution, distributions, filters, likely_tokens, logits,
+    probabilities,
+};
 use crate::target::CpuTarget;
-use std::collections::HashMap;
 use waveloom_ir::sample::{Sampling, draw};
-
-const PLAIN: Sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
 
 /// A sampler with its buffers.
 struct Sampler {
@@ -23,11 +24,17 @@ impl Sampler {
 
     /// The token drawn for position `counter`; checks all that the kernel writes.
     fn draw(&self, logits: &[f32], sampling: &Sampling, counter: usize) -> usize {
-        let history = vec![-5; counter + 2];
+        self.draw_after(&vec![-5; counter], logits, sampling)
+    }
+
+    /// As [`Sampler::draw`], after the tokens `seen`.
+    fn draw_after(&self, seen: &[i32], logits: &[f32], sampling: &Sampling) -> usize {
+        let counter = seen.len();
+        let before = [seen, &[-5, -5]].concat();
         let unused = || i32s(&[-7, -7]);
         let params = i32s(&sampling.to_words());
         assert_eq!(logits.len(), self.vocab);
-        let buffers = [f32s(logits), params, unused(), unused(), unused(), i32s(&history)];
+        let buffers = [f32s(logits), params, unused(), unused(), unused(), i32s(&before)];
         self.runner.run_items(&buffers, [1, counter as i64, counter as i64 + 1], 0, 1);
         let token = read_i32s(&buffers[2], 2)[0];
         assert!((0..self.vocab as i32).contains(&token), "token {token} of {}", self.vocab);
@@ -36,14 +43,18 @@ impl Sampler {
         assert_eq!(read_i32s(&buffers[4], 2), [0, -7]);
         let history = read_i32s(&buffers[5], counter + 2);
         assert_eq!(history[counter..], [token, -5]);
-        assert!(history[..counter].iter().all(|&token| token == -5));
+        assert_eq!(&history[..counter], seen);
+        assert_eq!(f32_bits(&read_f32s(&buffers[0], self.vocab)), f32_bits(logits), "raw logits");
         token as usize
     }
 }
 
+fn f32_bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
 fn exact(logits: &[f32], sampling: &Sampling, counter: usize) -> usize {
-    let logits: Vec<f64> = logits.iter().copied().map(f64::from).collect();
-    draw(&logits, sampling, counter as u32).unwrap()
+    draw(logits, &[], sampling, counter as u32).unwrap()
 }
 
 #[test]
@@ -66,29 +77,7 @@ fn greedy_takes_the_first_of_the_largest() {
     }
 }
 
-/// Pairwise different filters with a seed.
-fn filters(seed: u64) -> Vec<Sampling> {
-    let mut all = vec![];
-    for temperature in [0.3, 1.0, 2.5] {
-        for top_k in [0, 1, 3, 40, 300, 5000] {
-            for (top_p, min_p) in [
-                (1.0, 0.0),
-                (0.9, 0.0),
-                (0.35, 0.0),
-                (1.0, 0.05),
-                (0.95, 0.2),
-                (0.0, 0.0),
-                (0.5, 2.0),
-            ] {
-                all.push(Sampling { temperature, top_k, top_p, min_p, seed });
-            }
-        }
-    }
-    all
-}
-
-/// Thousands of draws; a wrong one would need a random number within 10⁻⁷ of the border between
-/// two tokens, which none of these is.
+/// Thousands of draws, each the same to the bit.
 #[test]
 fn draws_are_those_of_the_reference() {
     let mut draws = 0;
@@ -96,17 +85,7 @@ fn draws_are_those_of_the_reference() {
         for vocab in [1, 2, 15, 64, 999, 4099] {
             let sampler = Sampler::new(vocab, &target);
             for (case, sampling) in filters(vocab as u64 * 77).into_iter().enumerate() {
-                let seed = (case * 10_000 + vocab) as u64;
-                let spread = [1.0, 6.0, 20.0][case % 3];
-                let mut logits: Vec<f32> =
-                    random_f32(seed, vocab).into_iter().map(|x| x * spread).collect();
-                if case % 4 == 3 {
-                    // Many ties.
-                    logits.iter_mut().for_each(|x| *x = (*x * 2.0).round() / 2.0);
-                }
-                if case % 5 == 4 {
-                    logits[vocab / 3] = f32::NEG_INFINITY;
-                }
+                let logits = logits(case, vocab);
                 for counter in (0..8).map(|i| i * i * 3) {
                     let got = sampler.draw(&logits, &sampling, counter);
                     let want = exact(&logits, &sampling, counter);
@@ -120,42 +99,80 @@ fn draws_are_those_of_the_reference() {
 }
 
 #[test]
-fn frequencies_follow_the_probabilities() {
-    // Probabilities 0.6, 0.3, 0.1 among tokens that cannot be drawn. The standard deviation of a
-    // count of 4000 draws is at most 32; the seed is fixed.
-    let sampler = Sampler::new(40, &CpuTarget::host().unwrap());
-    let mut logits = vec![f32::NEG_INFINITY; 40];
-    (logits[3], logits[20], logits[39]) = (6f32.ln(), 3f32.ln(), 0.0);
-    let sampling = Sampling { seed: 5, ..PLAIN };
-    let mut counts = HashMap::new();
-    for counter in 0..4000 {
-        *counts.entry(sampler.draw(&logits, &sampling, counter)).or_insert(0i32) += 1;
-    }
-    assert_eq!(counts.len(), 3);
-    for (token, expected) in [(3, 2400), (20, 1200), (39, 400)] {
-        assert!((counts[&token] - expected).abs() < 130, "{counts:?}");
+fn draws_have_the_distribution_of_the_definition() {
+    let sampler = Sampler::new(61, &CpuTarget::host().unwrap());
+    for (logits, seen, sampling) in distributions(61) {
+        let probabilities = probabilities(&logits, &seen, &sampling);
+        let mut before = vec![];
+        check_distribution(&probabilities, 20_000, |counter| {
+            // Where a position stands for a draw, the tokens seen are the last ones.
+            before.resize((counter as usize).saturating_sub(seen.len()), -1);
+            let shown = seen.len().min(counter as usize);
+            let all = [&before[..], &seen[seen.len() - shown..]].concat();
+            match all.len() {
+                length if length < seen.len() => draw(&logits, &seen, &sampling, counter).unwrap(),
+                _ => sampler.draw_after(&all, &logits, &sampling),
+            }
+        });
     }
 }
 
-/// Such logits have no right answer, but a token must come out.
 #[test]
-fn nonsense_gives_some_token() {
+fn numbers_that_are_none_count_as_the_rule_says() {
     for target in runnable_targets(&["cpu", "cpu-v3"]) {
         let sampler = Sampler::new(37, &target);
+        let check = |logits: &[f32], sampling: Sampling| {
+            let want = exact(logits, &sampling, 9);
+            assert_eq!(sampler.draw(logits, &sampling, 9), want, "{logits:?} {sampling:?}");
+        };
         let numbers = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 0.0];
         for (i, x) in numbers.into_iter().enumerate() {
             for (j, y) in numbers.into_iter().enumerate() {
                 let mut logits = vec![x; 37];
                 logits[(i * 7 + j) % 37] = y;
+                check(&logits, Sampling::GREEDY);
                 for sampling in filters(1).into_iter().step_by(4) {
-                    sampler.draw(&logits, &sampling, 9);
+                    check(&logits, sampling);
                     for odd in numbers {
-                        sampler.draw(&logits, &Sampling { temperature: odd, ..sampling }, 9);
-                        sampler.draw(&logits, &Sampling { top_p: odd, min_p: odd, ..sampling }, 9);
+                        check(&logits, Sampling { temperature: odd, ..sampling });
+                        check(&logits, Sampling { top_p: odd, min_p: odd, ..sampling });
+                        check(&logits, Sampling { repetition_penalty: odd, ..sampling });
                     }
                 }
             }
         }
+    }
+}
+
+#[test]
+fn penalties_change_what_is_drawn_and_not_the_logits() {
+    for target in runnable_targets(&["cpu", "cpu-v3"]) {
+        let mut differ = 0;
+        for vocab in [5, 64, 999] {
+            let sampler = Sampler::new(vocab, &target);
+            let logits: Vec<f32> =
+                random_f32(vocab as u64, vocab).into_iter().map(|x| x * 4.0).collect();
+            let seen = likely_tokens(&logits);
+            for (case, sampling) in filters(3).into_iter().step_by(5).enumerate() {
+                for [repetition_penalty, presence_penalty, frequency_penalty] in PENALTIES {
+                    let penalty_last_n = [u32::MAX, 0, 1, 16, 70, 71][case % 6];
+                    let temperature = sampling.temperature * (case % 3) as f32;
+                    let sampling = Sampling {
+                        temperature,
+                        repetition_penalty,
+                        presence_penalty,
+                        frequency_penalty,
+                        penalty_last_n,
+                        ..sampling
+                    };
+                    let got = sampler.draw_after(&seen, &logits, &sampling);
+                    let want = draw(&logits, &seen, &sampling, 70).unwrap();
+                    assert_eq!(got, want, "{} {vocab} {sampling:?}", target.name);
+                    differ += usize::from(got != exact(&logits, &sampling, 70));
+                }
+            }
+        }
+        assert!(differ > 20, "penalties change nothing");
     }
 }
 
@@ -184,6 +201,7 @@ fn speed() {
         measure("plain", PLAIN);
         measure("top-k", Sampling { top_k: 40, ..PLAIN });
         measure("top-p", Sampling { top_p: 0.9, ..PLAIN });
+        measure("repetition penalty", Sampling { repetition_penalty: 1.1, ..Sampling::GREEDY });
         measure("top-k, top-p", Sampling { top_k: 40, top_p: 0.9, ..PLAIN });
     }
 }
