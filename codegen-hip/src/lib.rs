@@ -10,6 +10,7 @@
 //! objects with LLD inside this process.
 
 pub mod compile;
+pub(crate) mod elf;
 pub mod error;
 pub mod facts;
 #[cfg(test)]

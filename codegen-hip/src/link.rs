@@ -1,6 +1,8 @@
 //! Objects to one shared object, with LLD inside this process.
 #![allow(unsafe_code)]
 
+mod metadata;
+
 use crate::{CodegenError, CompiledKernel, Target};
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::Path;
@@ -46,10 +48,15 @@ pub fn link_shared_object(
             "-znoexecstack".to_string(),
         ]);
     }
-    for (index, kernel) in kernels.iter().enumerate() {
+    let mut objects: Vec<Vec<u8>> = kernels.iter().map(|kernel| kernel.object.clone()).collect();
+    if let Target::Amd(_) = target {
+        let metadata = metadata::merge(kernels, &mut objects, target)?;
+        objects.push(metadata);
+    }
+    for (index, object) in objects.iter().enumerate() {
         // Names by number: a kernel's name may be longer than a file name can be.
         let path = directory.path().join(format!("{index}.o"));
-        std::fs::write(&path, &kernel.object)?;
+        std::fs::write(&path, object)?;
         arguments.push(path.to_string_lossy().into_owned());
     }
     run_lld(&arguments).map_err(|messages| CodegenError::Link {

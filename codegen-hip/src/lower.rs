@@ -8,6 +8,7 @@
 //! the same speed for twice the time to compile.
 #![allow(unsafe_code)]
 
+use crate::elf::undefined_symbols;
 use crate::facts::code_facts;
 use crate::{CodegenError, Target};
 use inkwell::OptimizationLevel;
@@ -188,6 +189,20 @@ impl Diagnostics {
     }
 }
 
+/// Assembles a piece of text for a target.
+pub(crate) fn assemble(text: &str, target: &Target) -> Result<Vec<u8>, CodegenError> {
+    let context = LlvmContext::create();
+    let module = context.create_module("assembly");
+    module.set_inline_assembly(text);
+    let name = "metadata".to_string();
+    let kernel = KernelText { name, mlir: String::new(), workgroup: 0 };
+    let back_end = BackEnd { kernel: &kernel, target };
+    let machine = back_end.machine()?;
+    module.set_triple(&machine.get_triple());
+    module.set_data_layout(&machine.get_target_data().get_data_layout());
+    back_end.emit(&machine, &module, FileType::Object)
+}
+
 /// Lowers a module to the `llvm` dialect.
 fn to_llvm_dialect(context: &Context, module: &mut Module) -> Result<(), melior::Error> {
     let passes = PassManager::new(context);
@@ -230,8 +245,7 @@ impl BackEnd<'_> {
     }
 
     fn machine(&self) -> Result<TargetMachine, CodegenError> {
-        let config =
-            InitializationConfig { asm_parser: false, disassembler: false, ..Default::default() };
+        let config = InitializationConfig { disassembler: false, ..Default::default() };
         match self.target {
             Target::Cpu(_) => LlvmTarget::initialize_x86(&config),
             Target::Amd(_) => LlvmTarget::initialize_amd_gpu(&config),
@@ -324,46 +338,6 @@ fn check_undefined(kernel: &str, object: &[u8]) -> Result<(), CodegenError> {
         true => Ok(()),
         false => Err(CodegenError::UndefinedSymbols { kernel: kernel.to_string(), symbols }),
     }
-}
-
-/// Names of the undefined symbols of a 64-bit little-endian ELF object.
-fn undefined_symbols(object: &[u8]) -> Result<Vec<String>, &'static str> {
-    const SHT_SYMTAB: u64 = 2;
-    let section_headers = read(object, 0x28, 8)?;
-    let header_bytes = read(object, 0x3a, 2)?;
-    let header = |index: u64| section_headers + index * header_bytes;
-    let mut names = Vec::new();
-    for section in 0..read(object, 0x3c, 2)? {
-        let at = header(section);
-        if read(object, at + 4, 4)? != SHT_SYMTAB {
-            continue;
-        }
-        let (offset, bytes) = (read(object, at + 0x18, 8)?, read(object, at + 0x20, 8)?);
-        let strings = read(object, header(read(object, at + 0x28, 4)?) + 0x18, 8)?;
-        // The first symbol is the null symbol.
-        for symbol in (offset..offset + bytes).step_by(24).skip(1) {
-            let defined_in = read(object, symbol + 6, 2)?;
-            if defined_in == 0 {
-                names.push(string(object, strings + read(object, symbol, 4)?)?);
-            }
-        }
-    }
-    Ok(names)
-}
-
-/// A little-endian number of `bytes` bytes.
-fn read(object: &[u8], at: u64, bytes: usize) -> Result<u64, &'static str> {
-    let at = usize::try_from(at).map_err(|_| "offset")?;
-    let field = object.get(at..).and_then(|rest| rest.get(..bytes)).ok_or("truncated")?;
-    Ok(field.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
-}
-
-/// A string of the string table.
-fn string(object: &[u8], at: u64) -> Result<String, &'static str> {
-    let at = usize::try_from(at).map_err(|_| "offset")?;
-    let rest = object.get(at..).ok_or("truncated")?;
-    let end = rest.iter().position(|&byte| byte == 0).ok_or("string table")?;
-    Ok(String::from_utf8_lossy(&rest[..end]).into_owned())
 }
 
 #[cfg(test)]

@@ -206,4 +206,29 @@ mod tests {
             assert_eq!(outcome.buffers[0], i32_bytes(&want), "{name}");
         }
     }
+
+    /// HIP finds only the kernels of a code object's first metadata note.
+    #[test]
+    fn every_kernel_of_a_code_object_is_found() {
+        for name in CHIPS {
+            let chip = target(name);
+            let kernels = ["a", "b", "c"].map(|name| {
+                let mut draft = Draft::for_gpu(name, 64);
+                let out = draft.buffer(0);
+                let k = &mut draft.builder;
+                let one = k.i32(1);
+                k.store(one, out);
+                let source = draft.finish(name.to_string(), 1.into(), 0);
+                compile(&source.text, &chip, false).unwrap()
+            });
+            let code = link_shared_object(&kernels, &chip).unwrap();
+            assert_eq!(code, link_shared_object(&kernels, &chip).unwrap());
+            let memory = Arc::new(Memory::reserve(1 << 30).expect("address space"));
+            let chip = Chip::from_name(name).expect("a chip of the emulator");
+            let object = Object::load(&code, chip, &memory).expect("a good code object");
+            let mut found: Vec<String> = object.kernels().map(|k| k.name.clone()).collect();
+            found.sort();
+            assert_eq!(found, ["a", "b", "c"], "{name}");
+        }
+    }
 }
