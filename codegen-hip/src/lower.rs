@@ -194,6 +194,9 @@ pub(crate) fn assemble(text: &str, target: &Target) -> Result<Vec<u8>, CodegenEr
     let context = LlvmContext::create();
     let module = context.create_module("assembly");
     module.set_inline_assembly(text);
+    if let Target::Amd(_) = target {
+        set_code_object_version(&module, &context);
+    }
     let name = "metadata".to_string();
     let kernel = KernelText { name, mlir: String::new(), workgroup: 0 };
     let back_end = BackEnd { kernel: &kernel, target };
@@ -230,6 +233,12 @@ fn translate<'c>(module: &Module, context: &'c LlvmContext) -> Option<LlvmModule
         );
         (!raw.is_null()).then(|| LlvmModule::new(raw.cast()))
     }
+}
+
+/// Says for which version of code objects a module is.
+fn set_code_object_version<'c>(module: &LlvmModule<'c>, context: &'c LlvmContext) {
+    let version = context.i32_type().const_int(CODE_OBJECT_VERSION, false);
+    module.add_basic_value_flag("amdhsa_code_object_version", FlagBehavior::Error, version);
 }
 
 /// LLVM for one kernel and target.
@@ -287,9 +296,7 @@ impl BackEnd<'_> {
         let passes = match self.target {
             Target::Cpu(_) => PASSES,
             Target::Amd(_) => {
-                let version = context.i32_type().const_int(CODE_OBJECT_VERSION, false);
-                let key = "amdhsa_code_object_version";
-                module.add_basic_value_flag(key, FlagBehavior::Error, version);
+                set_code_object_version(module, context);
                 AMD_PASSES
             }
         };
