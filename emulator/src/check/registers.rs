@@ -71,13 +71,24 @@ impl Registers {
 
     /// After it: its destinations are written.
     pub fn after(&mut self, asm: &Instruction, effects: &Effects) {
-        let written = !is_copy(asm) || self.sources_written(effects);
+        // Half of what a pair is moved from may be undefined, and only that half of the pair is.
+        let written = match asm.mnemonic.starts_with("v_pk_mov") {
+            true => self.some_source_written(effects),
+            false => !is_copy(asm) || self.sources_written(effects),
+        };
         for row in effects.vector_writes.iter().flat_map(Range::clone) {
             self.vector_written[usize::from(row)] = written;
         }
         for index in effects.scalar_writes.iter().flat_map(Range::clone) {
             self.scalar_written[usize::from(index)] = written;
         }
+    }
+
+    fn some_source_written(&self, effects: &Effects) -> bool {
+        let mut vectors = effects.vector_reads.iter().flat_map(Range::clone);
+        let mut scalars = effects.scalar_reads.iter().flat_map(Range::clone);
+        vectors.any(|row| self.vector_written[usize::from(row)])
+            || scalars.any(|index| self.scalar_written[usize::from(index)])
     }
 
     fn sources_written(&self, effects: &Effects) -> bool {
