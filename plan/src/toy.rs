@@ -37,7 +37,7 @@ fn buffers() -> Vec<Buffer> {
         buffer("positions", Segment::Io, 64, 16.into()),
         buffer("last", Segment::Io, 128, 4.into()),
         buffer("logits", Segment::Io, 192, 40.into()),
-        buffer("sampling", Segment::Io, 256, 32.into()),
+        buffer("sampling", Segment::Io, 256, 64.into()),
         buffer("history", Segment::Io, 320, lines(history)),
     ]
 }

@@ -48,7 +48,7 @@ fn buffers() -> Vec<Buffer> {
         buffer("positions", Segment::Io, 64, 32.into()),
         buffer("last", Segment::Io, 128, 4.into()),
         buffer("logits", Segment::Io, 192, 256.into()),
-        buffer("sampling", Segment::Io, 448, 32.into()),
+        buffer("sampling", Segment::Io, 448, 64.into()),
         buffer("history", Segment::Io, 512, words(Expr::Symbol(C) + Expr::from(1))),
     ]
 }
