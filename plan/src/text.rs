@@ -125,7 +125,7 @@ mod tests {
           b4 io [64; 16] positions
           b5 io [128; 4] last
           b6 io [192; 40] logits
-          b7 io [256; 32] sampling
+          b7 io [256; 64] sampling
           b8 io [320; 64*ceil_div(4*(C + 1), 64)] history
 
         kernels
