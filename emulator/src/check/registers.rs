@@ -72,7 +72,7 @@ impl Registers {
     /// After it: its destinations are written.
     pub fn after(&mut self, asm: &Instruction, effects: &Effects) {
         // Half of what a pair is moved from may be undefined, and only that half of the pair is.
-        let written = match asm.mnemonic.starts_with("v_pk_mov") {
+        let written = match ["v_pk_mov", "v_mov_b64"].iter().any(|m| asm.mnemonic.starts_with(m)) {
             true => self.some_source_written(effects),
             false => !is_copy(asm) || self.sources_written(effects),
         };
