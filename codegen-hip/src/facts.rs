@@ -3,6 +3,7 @@
 //! Read from LLVM's assembly text, whose metadata block and labels are stable.
 
 use crate::target::AmdTarget;
+use std::cmp::Reverse;
 use waveloom_plan::{CodeFacts, LoopFacts};
 
 /// SIMDs that share the LDS of [`lds_bytes_of_simds`].
@@ -92,7 +93,11 @@ fn hot_loop(lines: &[Line<'_>]) -> Option<LoopFacts> {
         !loops.iter().any(|(a, b)| (a, b) != (start, end) && start <= a && b <= end)
     });
     let facts = innermost.map(|&(start, end)| loop_facts(&lines[start..=end]));
-    facts.max_by_key(|facts| (facts.matrix, facts.wide_loads + facts.narrow_loads))
+    // Of two forms of one loop the shorter one runs more often: the other one is for edges.
+    facts.max_by_key(|facts| {
+        let loads = facts.wide_loads + facts.narrow_loads;
+        (facts.matrix, loads, Reverse(facts.instructions))
+    })
 }
 
 fn loop_facts(lines: &[Line<'_>]) -> LoopFacts {

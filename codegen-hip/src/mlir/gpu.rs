@@ -3,7 +3,7 @@
 
 use super::builder::{Builder, Cmp, Gpu};
 use super::types::{Elem, Ty, Value};
-use crate::target::{AmdTarget, MatrixOp};
+use crate::target::{AmdTarget, MatrixLayout, MatrixOp};
 use std::fmt::Write;
 
 impl Gpu {
@@ -119,6 +119,10 @@ impl Builder {
             // DPP: quad_perm [1,0,3,2] and [2,3,0,1].
             1 => self.dpp(bits, 0xb1),
             2 => self.dpp(bits, 0x4e),
+            // row_ror:8.
+            8 => self.dpp(bits, 0x128),
+            // A wave of two rows of 16 lanes has an instruction that swaps them.
+            16 if target.wave == 32 => self.swap_rows(bits),
             // ds_swizzle in its bit mask mode: xor, or, and masks of five bits.
             mask => {
                 let pattern = self.i32((mask << 10 | 0x1f) as i32);
@@ -134,6 +138,14 @@ impl Builder {
         let bound = self.bool(true);
         let operands = [value, value, control, all, all, bound];
         self.intrinsic("llvm.amdgcn.update.dpp", &operands, Elem::I32.into())
+    }
+
+    /// The `i32` of the same lane of the other row of 16, in a wave of 32 lanes.
+    fn swap_rows(&mut self, value: Value) -> Value {
+        let [low, high] = [0x7654_3210, 0xfedc_ba98_u32 as i32].map(|lanes| self.i32(lanes));
+        let no = self.bool(false);
+        let operands = [value, value, low, high, no, no];
+        self.intrinsic("llvm.amdgcn.permlanex16", &operands, Elem::I32.into())
     }
 
     /// Combines a 32-bit value over groups of `width` neighbouring lanes (a power of two), always
@@ -274,6 +286,53 @@ impl Builder {
                  {address} -> {t}"
             )
         })
+    }
+
+    /// Loads a number that no launch writes while this one runs, at an address that all lanes
+    /// agree on.
+    pub fn load_uniform(&mut self, pointer: Value, elem: Elem) -> Value {
+        let (address, align) = (pointer.ty, elem.bytes());
+        let value = self.emit(elem.into(), |t| {
+            format!(
+                "llvm.load {pointer} invariant {{alignment = {align} : i64}} : {address} -> {t}"
+            )
+        });
+        self.first_lane(value)
+    }
+
+    /// Memory from the uniform address `pointer` on as a buffer: lanes whose offset is
+    /// [`Builder::OUTSIDE`] read zero and touch nothing.
+    pub fn resource(&mut self, pointer: Value, target: &AmdTarget) -> Value {
+        // Data format 32 bits, float: must not be zero. RDNA: a bit that is always one, and the
+        // range check that compares offsets.
+        let flags = match target.layout {
+            MatrixLayout::Mfma => 0x0002_7000,
+            MatrixLayout::Wmma3 | MatrixLayout::Wmma4 => 0x3102_7000,
+        };
+        let no_stride = self.int(Elem::I16, 0);
+        let records = self.i64(i64::from(Self::OUTSIDE as u32) - 1);
+        let flags = self.i32(flags);
+        let operands = [pointer, no_stride, records, flags];
+        let ty = Elem::Resource.scalar();
+        self.intrinsic("llvm.amdgcn.make.buffer.rsrc", &operands, ty)
+    }
+
+    /// An offset in bytes that is in no buffer.
+    pub const OUTSIDE: i32 = i32::MIN;
+
+    /// Loads from a buffer at `lanes` + `uniform` bytes, both `i32`, `uniform` the same in all lanes.
+    /// Whether a lane reads depends on the first. Constants belong to the second: added to a choice
+    /// between an offset and [`Builder::OUTSIDE`] they would make it another choice.
+    pub fn load_resource(
+        &mut self,
+        resource: Value,
+        lanes: Value,
+        uniform: Value,
+        ty: impl Into<Ty>,
+    ) -> Value {
+        let no_hints = self.i32(0);
+        let operands = [resource, lanes, uniform, no_hints];
+        self.intrinsic("llvm.amdgcn.raw.ptr.buffer.load", &operands, ty.into())
     }
 
     // ---- arithmetic -------------------------------------------------------------------------

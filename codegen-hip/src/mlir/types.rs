@@ -29,6 +29,8 @@ pub enum Elem {
     Global,
     /// An address in the local data share of a GPU's workgroup.
     Shared,
+    /// A buffer resource of a GPU: global memory behind a range check.
+    Resource,
 }
 
 impl Elem {
@@ -39,6 +41,7 @@ impl Elem {
             Elem::I16 | Elem::F16 | Elem::BF16 => 2,
             Elem::I32 | Elem::F32 | Elem::Shared => 4,
             Elem::I64 | Elem::F64 | Elem::Ptr | Elem::Global => 8,
+            Elem::Resource => 16,
         }
     }
 
@@ -75,6 +78,7 @@ impl Elem {
             Elem::Ptr => "!llvm.ptr",
             Elem::Global => "!llvm.ptr<1>",
             Elem::Shared => "!llvm.ptr<3>",
+            Elem::Resource => "!llvm.ptr<8>",
         }
     }
 

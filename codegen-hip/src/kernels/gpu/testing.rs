@@ -10,6 +10,7 @@ use waveloom_emulator::memory::Memory;
 use waveloom_emulator::object::{Kernel, Object};
 use waveloom_emulator::stats::{KernelStatistics, Statistics};
 use waveloom_ir::{FunctionBuilder, InstId, Module, Op, Type};
+use waveloom_plan::CodeFacts;
 
 /// All targets that are GPUs.
 pub(crate) const CHIPS: [&str; 6] = ["gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201"];
@@ -47,6 +48,8 @@ pub(crate) struct Runner {
     pub source: KernelSource,
     memory: Arc<Memory>,
     pub kernel: Arc<Kernel>,
+    /// What its assembly says.
+    pub facts: CodeFacts,
     _object: Object,
 }
 
@@ -60,6 +63,7 @@ impl Runner {
     /// Compiles, links and loads; fails where registers are spilled or private memory is used.
     pub fn new(source: KernelSource, target: &Target) -> Runner {
         let compiled = compile(&source.text, target, false).unwrap_or_else(|e| panic!("{e}"));
+        let facts = compiled.facts.clone().expect("a kernel of a GPU has facts");
         let code = link_shared_object(&[compiled], target).unwrap_or_else(|e| panic!("{e}"));
         let memory = Arc::new(Memory::reserve(1 << 30).expect("address space"));
         memory.track_writes();
@@ -69,7 +73,7 @@ impl Runner {
         let private = [kernel.scratch_bytes, kernel.vgpr_spills, kernel.sgpr_spills];
         assert_eq!(private, [0; 3], "{}: scratch, spills", source.summary);
         assert_eq!(kernel.max_workgroup_size, source.text.workgroup, "{}", source.summary);
-        Runner { source, memory, kernel, _object: object }
+        Runner { source, memory, kernel, facts, _object: object }
     }
 
     /// Runs the kernel on copies of `buffers` (an op's operands, then its results), once under
@@ -127,12 +131,15 @@ impl Runner {
         outcome
     }
 
-    /// A buffer of exactly these bytes, so that an access beyond them is found.
+    /// A buffer of exactly these bytes, so that an access beyond them is found; aligned 16 bytes of
+    /// [`unwritten`] are memory that nobody wrote.
     fn upload(&self, bytes: &[u8]) -> u64 {
         let address = self.memory.allocate(bytes.len().max(1) as u64, "test").expect("memory");
         self.memory.write(address, bytes).expect("our own memory");
-        if bytes.iter().any(|&byte| byte != UNWRITTEN) {
-            self.memory.mark_written(address, bytes.len() as u64);
+        for (index, chunk) in bytes.chunks(16).enumerate() {
+            if chunk.iter().any(|&byte| byte != UNWRITTEN) {
+                self.memory.mark_written(address + 16 * index as u64, chunk.len() as u64);
+            }
         }
         address
     }
