@@ -373,6 +373,17 @@ impl Builder {
         self.cmp(Cmp::Ult, value, end)
     }
 
+    /// The same `i32`, of which LLVM knows nothing, by lane: no instruction, but a limit to what is
+    /// simplified or moved out of loops.
+    pub fn opaque(&mut self, value: Value) -> Value {
+        self.emit(value.ty, |t| format!("llvm.inline_asm \"\", \"=v,0\" {value} : ({t}) -> {t}"))
+    }
+
+    /// [`Builder::opaque`] of a value that is uniform, and known to be.
+    pub fn opaque_uniform(&mut self, value: Value) -> Value {
+        self.emit(value.ty, |t| format!("llvm.inline_asm \"\", \"=s,0\" {value} : ({t}) -> {t}"))
+    }
+
     /// Runs `body` with `i` = `thread`, `thread + step`, … below `end`, all `i32`.
     pub fn for_strided(
         &mut self,

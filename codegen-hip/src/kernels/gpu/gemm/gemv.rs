@@ -27,7 +27,7 @@ use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
 use crate::target::AmdTarget;
 use activations::{Block, Slab};
-use stream::{Bundle, Range, Stream, Wave};
+use stream::{Bundle, Loaded, Range, Stream, Wave};
 use tile::{Class, TILE_COLUMNS, classes};
 use waveloom_plan as plan;
 
@@ -209,12 +209,19 @@ impl Body<'_> {
             .bundles
             .iter()
             .zip(&streams)
-            .map(|(bundle, streams)| Wave {
+            .enumerate()
+            .map(|(place, (bundle, streams))| Wave {
                 bundle,
                 activations: &self.class.activations,
                 target: self.gemv.target,
                 streams,
-                lanes: bundle.lanes(k, &self.class.activations, self.gemv.target, self.shared),
+                lanes: bundle.lanes(
+                    k,
+                    &self.class.activations,
+                    self.gemv.target,
+                    self.shared,
+                    place,
+                ),
             })
             .collect();
         let sums = self.products(k, &waves, &memory);
@@ -420,18 +427,18 @@ impl Body<'_> {
         k: &mut Builder,
         wave: &Wave<'_>,
         range: Range,
-        first: Option<Vec<Value>>,
+        first: Option<Loaded>,
         slab: &Slab,
         sums: &[Value],
     ) -> Vec<Value> {
         let bundle = wave.bundle;
         let tail = bundle.tail_cells() > 0;
         let always = self.class.waves_k == 1 && slab.last.is_none();
-        let mut loaded = vec![];
+        let mut loaded = None;
         let mut sums = sums.to_vec();
-        let load_tail = |k: &mut Builder, loaded: &mut Vec<Value>| {
+        let load_tail = |k: &mut Builder, loaded: &mut Option<Loaded>| {
             if tail && always {
-                *loaded = wave.load_tail(k);
+                *loaded = Some(wave.load_tail(k));
             }
         };
         if bundle.units() > 0 {
@@ -443,10 +450,10 @@ impl Body<'_> {
         } else {
             load_tail(k, &mut loaded);
         }
-        match (tail, always) {
+        match (tail, loaded) {
             (false, _) => sums,
-            (true, true) => wave.multiply_tail(k, range.base, &loaded, &sums),
-            (true, false) => {
+            (true, Some(loaded)) => wave.multiply_tail(k, range.base, &loaded, &sums),
+            (true, None) => {
                 let last = k.i32(self.class.waves_k as i32 - 1);
                 let mine = k.cmp(Cmp::Eq, self.place.wave_k, last);
                 let here = slab.last.map_or(mine, |last| k.and(mine, last));
@@ -527,8 +534,10 @@ impl Body<'_> {
         let column = k.mul_const(column, 4);
         let offset = k.add(start, column);
         let base = k.offset_u32(self.shared, offset);
-        for (wave, sums) in waves.iter().zip(sums) {
-            let totals: Vec<Value> = sums.iter().map(|&sum| self.total(k, sum)).collect();
+        // All of them before the first branch: LLVM would move products behind it.
+        let totals: Vec<Vec<Value>> =
+            sums.iter().map(|sums| sums.iter().map(|&sum| self.total(k, sum)).collect()).collect();
+        for (wave, totals) in waves.iter().zip(&totals) {
             for tile in 0..class.tiles {
                 let exists = self.stores_tile(k, first_tile, tile, wave.lanes.group);
                 k.if_then(exists, |k| {

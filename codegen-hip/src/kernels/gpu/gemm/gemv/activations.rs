@@ -1,9 +1,8 @@
 //! Rows of x in the local data share: as f32, times the norm's weight, with the sums that minima
 //! of quantized weights are multiplied with.
 //!
-//! Every 32 elements are followed by 16 bytes of padding: lane groups read at distances of 4, 8, 16
-//! or 32 elements, and so never the same banks. The sum over block `b` is at `(b / 16, b % 4,
-//! b % 16 / 4)`: a lane that multiplies blocks g, 4 + g, … finds its four side by side.
+//! As many elements as there are banks are followed by 16 bytes of padding: lane groups read at
+//! distances of 4, 8, 16 or 32 elements, and so never the same banks.
 
 use super::stream::Bundle;
 use super::tile::TileConfig;
@@ -12,8 +11,10 @@ use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Ty, Value};
 use crate::target::AmdTarget;
 
-/// Elements between paddings, which are what a quantized block has, too.
+/// Elements of a quantized block.
 const BLOCK: u32 = 32;
+/// Elements of a padding: 16 bytes.
+const PADDING: u32 = 4;
 /// Loads of a work-item under way at a time.
 const LOADS: u32 = 8;
 
@@ -22,6 +23,8 @@ const LOADS: u32 = 8;
 pub(super) struct Activations {
     /// Columns of x.
     k: u32,
+    /// Elements between paddings: the banks of the local data share.
+    banks: u32,
     /// Rows that are staged.
     rows: u32,
     /// Elements at whose multiples slabs begin.
@@ -71,18 +74,24 @@ struct Piece {
 }
 
 impl Activations {
-    pub fn new(spec: &GemmSpec, bundles: &[Bundle], config: &TileConfig) -> Activations {
+    pub fn new(
+        spec: &GemmSpec,
+        bundles: &[Bundle],
+        config: &TileConfig,
+        target: &AmdTarget,
+    ) -> Activations {
+        let banks = target.lds_banks;
         let k = spec.k as u32;
         let granule = bundles.iter().map(Bundle::unit_elements).max().unwrap_or(1);
         let granules = k / granule;
-        let granule_bytes = padded(granule) * 4 * config.rows;
+        let granule_bytes = granule * (banks + PADDING) / banks * 4 * config.rows;
         let per_slab = (config.slab_bytes / granule_bytes).max(1);
         let slabs = granules.div_ceil(per_slab).max(1);
         let rest = k - granules * granule;
         // Whole steps of four cells of any dtype.
         let capacity = (granules.div_ceil(slabs) * granule + rest).next_multiple_of(4 * BLOCK);
         let with_sums = bundles.iter().any(|bundle| bundle.dtype.is_block());
-        Activations { k, rows: config.rows, granule, slabs, capacity, with_sums }
+        Activations { k, banks, rows: config.rows, granule, slabs, capacity, with_sums }
     }
 
     /// Units of a bundle that every slab has.
@@ -93,14 +102,26 @@ impl Activations {
         }
     }
 
+    /// Elements, paddings included, before element `element`, at which a lane begins to read.
+    pub fn padded(&self, element: u32) -> u32 {
+        element + element / self.banks * PADDING
+    }
+
+    /// The same of a number that is only known when the kernel runs.
+    pub fn padded_value(&self, k: &mut Builder, element: Value) -> Value {
+        let (before, _) = split(k, element, self.banks);
+        let padding = k.mul_const(before, PADDING.into());
+        k.add(element, padding)
+    }
+
     /// Bytes between rows.
     pub fn row_bytes(&self) -> u32 {
-        padded(self.capacity) * 4
+        self.padded(self.capacity) * 4
     }
 
     /// Bytes between the sums of rows.
     pub fn sums_row_bytes(&self) -> u32 {
-        (self.capacity / BLOCK).next_multiple_of(16) * 4
+        (self.capacity / BLOCK).next_multiple_of(4) * 4
     }
 
     /// Where the sums begin.
@@ -215,20 +236,32 @@ impl Activations {
             let most = k.i32((self.k - width) as i32);
             let element = k.select(exists, element, most);
             let at = k.mul_const(element, 4);
-            let mut load = |base: Value| {
-                let from = k.offset_u32(base, at);
-                k.load_aligned(from, self.piece_type(), 4 * width)
+            let load = |k: &mut Builder| self.load_piece(k, block, at);
+            let mut loaded = match fits {
+                None => load(k),
+                Some(fits) => k.if_values(fits, load, |k| {
+                    let count = usize::from(block.env.norm.is_some()) + self.rows as usize;
+                    vec![k.zero(self.piece_type()); count]
+                }),
             };
-            let weight = block.env.norm.map(&mut load);
-            let x = (0..self.rows).map(|row| {
-                let base = self.row(k, block, row);
-                let from = k.offset_u32(base, at);
-                k.load_aligned(from, self.piece_type(), 4 * width)
-            });
-            let x = x.collect();
+            let weight = block.env.norm.map(|_| loaded.remove(0));
+            let x = loaded;
             pieces.push(Piece { index, fits, exists, counted, weight, x });
         }
         pieces
+    }
+
+    /// Loads the piece at `at`, in bytes: of the norm's weight, if there is a norm, and of all rows.
+    fn load_piece(&self, k: &mut Builder, block: &Block<'_>, at: Value) -> Vec<Value> {
+        let mut bases: Vec<Value> = block.env.norm.into_iter().collect();
+        bases.extend((0..self.rows).map(|row| self.row(k, block, row)));
+        bases
+            .into_iter()
+            .map(|base| {
+                let from = k.offset_u32(base, at);
+                k.load_aligned(from, self.piece_type(), 4 * self.width())
+            })
+            .collect()
     }
 
     /// Address of row `row` of the block; the last row of x stands for those after it.
@@ -272,10 +305,8 @@ impl Activations {
 
     fn store_piece(&self, k: &mut Builder, block: &Block<'_>, index: Value, rows: &[Value]) {
         let width = self.width();
-        let (before, _) = split(k, index, BLOCK / width);
         let element = k.mul_const(index, width.into());
-        let padding = k.mul_const(before, 4);
-        let element = k.add(element, padding);
+        let element = self.padded_value(k, element);
         let to = k.element_u32(block.shared, Elem::F32, element);
         for (row, &x) in rows.iter().enumerate() {
             let to = k.offset_const(to, row as i64 * i64::from(self.row_bytes()));
@@ -296,13 +327,7 @@ impl Activations {
         let zero = k.i32(0);
         let first = k.cmp(Cmp::Eq, place, zero);
         k.if_then(first, |k| {
-            let (unit, within) = split(k, block_index, 16);
-            let (step, group) = split(k, within, 4);
-            let entry = k.mul_const(unit, 4);
-            let entry = k.add(entry, group);
-            let entry = k.mul_const(entry, 4);
-            let entry = k.add(entry, step);
-            let to = k.element_u32(block.shared, Elem::F32, entry);
+            let to = k.element_u32(block.shared, Elem::F32, block_index);
             for (row, &sum) in sums.iter().enumerate() {
                 let row = row as u32 * self.sums_row_bytes();
                 let to = k.offset_const(to, (self.sums_offset() + row).into());
@@ -310,9 +335,4 @@ impl Activations {
             }
         });
     }
-}
-
-/// Elements, paddings included, before element `element`, a multiple of what a lane reads at once.
-pub(super) fn padded(element: u32) -> u32 {
-    element + element / BLOCK * 4
 }

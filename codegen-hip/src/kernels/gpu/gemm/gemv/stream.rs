@@ -11,11 +11,12 @@
 //! of −128·d or −8·d. The error that this adds is that of a sum whose terms are at most some times
 //! larger: within a few units of 2⁻²⁴ of Σ|q + 128|·|x|.
 
-use super::activations::{Activations, padded};
+use super::activations::Activations;
 use super::tile::TILE_COLUMNS;
 use crate::mlir::{Builder, Elem, Ty, Value};
 use crate::pack::amd::{AmdLayout, CHUNK_BYTES, TILE_ROWS, UNIT_BLOCKS, UNIT_GROUPS};
 use crate::target::{AmdTarget, MatrixLayout};
+use std::collections::VecDeque;
 use waveloom_ir::DType;
 
 /// Cells of a unit.
@@ -67,15 +68,9 @@ pub(super) struct Lanes {
     /// Address of its part of the staged x, and of the sums.
     x: Value,
     sums: Value,
-}
-
-/// A unit, or the half of it that a wave of 32 lanes multiplies at a time, or a part of the tail.
-#[derive(Clone, Copy)]
-struct Part {
-    /// The first lane group of the unit that the wave stands for.
-    first_group: u32,
-    /// Cells of a lane.
-    steps: u32,
+    /// Of the low and of the high halves of bytes, in four `i32`. LLVM does not know them: it would
+    /// mask each byte by itself instead of four at a time.
+    masks: [Value; 2],
 }
 
 /// A range of units of the staged slab.
@@ -87,8 +82,52 @@ pub(super) struct Range {
     pub base: Value,
 }
 
-/// A loaded part: raw chunks and scales, by stream.
-type Loaded = Vec<Value>;
+/// Loaded chunks and scales, by stream.
+#[derive(Clone)]
+pub(super) struct Loaded {
+    chunks: Vec<Vec<Value>>,
+    scales: Vec<Vec<Value>>,
+}
+
+/// A cell of a lane in a unit or in the tail.
+#[derive(Clone, Copy)]
+struct CellAt {
+    /// Its number in the unit in lane group 0.
+    index: u32,
+    /// Which of the loaded scales, and which entry of it, is its.
+    scale: (usize, u32),
+}
+
+/// Some numbers of a cell, at most 16, that come from one chunk.
+#[derive(Clone, Copy)]
+struct Group {
+    /// The cell, among those at hand.
+    cell: usize,
+    /// The loaded chunk, among a stream's.
+    chunk: usize,
+    part: ChunkPart,
+    /// Bytes of x from the start of the unit.
+    x: u32,
+    /// Whether it is the last of its cell.
+    last: bool,
+}
+
+/// What of a chunk is multiplied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ChunkPart {
+    All,
+    /// The low halves of all bytes.
+    Low,
+    /// The high halves, 16 times too large.
+    High,
+}
+
+/// Loads of the unit after the one that is multiplied.
+struct Next {
+    /// What lanes add to addresses of chunks and of scales.
+    offsets: [Value; 2],
+    loaded: Loaded,
+}
 
 /// Code for one bundle in one wave.
 pub(super) struct Wave<'a> {
@@ -175,13 +214,16 @@ impl Bundle {
         Stream { chunks, scales, tail_scales }
     }
 
-    /// What lanes add to addresses; `shared` is where x is staged.
+    /// What lanes add to addresses; `shared` is where x is staged. This is bundle `place` of its
+    /// section: LLVM must not see that bundles read the same x, which it would keep in registers
+    /// from one to the next.
     pub fn lanes(
         &self,
         k: &mut Builder,
         activations: &Activations,
         target: &AmdTarget,
         shared: Value,
+        place: usize,
     ) -> Lanes {
         let lane = k.lane(target);
         let sixteen = k.i32(TILE_COLUMNS as i32 - 1);
@@ -192,57 +234,85 @@ impl Bundle {
         let of_column = k.mul_const(column, CHUNK_BYTES as i64);
         let chunk = k.add(of_group, of_column);
         let scale = k.mul_const(lane, self.lane_scale_bytes().into());
-        let x = k.mul_const(group, i64::from(4 * padded(self.cell_elements())));
-        let x = k.offset_u32(shared, x);
-        let sums = k.mul_const(group, i64::from(4 * STEPS));
+        let reader = (0..place).fold(group, |group, _| k.opaque(group));
+        let x = k.mul_const(reader, self.cell_elements().into());
+        let x = activations.padded_value(k, x);
+        let x = k.element_u32(shared, Elem::F32, x);
+        let sums = k.mul_const(reader, 4);
         let sums = k.offset_u32(shared, sums);
         let sums = k.offset_const(sums, activations.sums_offset().into());
-        Lanes { column, group, chunk, scale, x, sums }
+        let masks = [0x0f0f_0f0f, 0xf0f0_f0f0u32 as i32].map(|mask| {
+            let mask = k.i32(mask);
+            let mask = k.opaque_uniform(mask);
+            k.splat(mask, 4)
+        });
+        Lanes { column, group, chunk, scale, x, sums, masks }
     }
 }
 
 impl Wave<'_> {
-    /// The parts of a unit.
-    fn parts(&self) -> Vec<Part> {
+    /// Times that the wave goes over a unit.
+    fn passes(&self) -> u32 {
+        GROUPS / self.target.groups()
+    }
+
+    /// The cells of a lane in a unit, in the order in which they are multiplied.
+    fn cells(&self) -> Vec<CellAt> {
         let groups = self.target.groups();
-        (0..GROUPS / groups).map(|i| Part { first_group: i * groups, steps: STEPS }).collect()
+        (0..self.passes() * STEPS)
+            .map(|i| {
+                let (pass, step) = (i / STEPS, i % STEPS);
+                CellAt { index: GROUPS * step + groups * pass, scale: (pass as usize, step) }
+            })
+            .collect()
     }
 
-    /// Bytes from the start of a unit, and of the lane's part, to a cell.
-    fn cell_offset(&self, part: Part, step: u32) -> u32 {
-        (GROUPS * step + part.first_group) * self.bundle.cell_bytes()
-    }
-
-    /// Starts loading the first part of unit `unit`.
-    pub fn first_loads(&self, k: &mut Builder, unit: Value) -> Loaded {
-        self.load(k, unit, self.parts()[0])
-    }
-
-    /// Starts loading a part of unit `unit` of all streams.
-    fn load(&self, k: &mut Builder, unit: Value, part: Part) -> Loaded {
+    /// What lanes add to addresses in unit `unit`: chunks, scales. LLVM must not see how they
+    /// change: it would have a 64-bit address of every lane instead.
+    fn offsets(&self, k: &mut Builder, unit: Value) -> [Value; 2] {
         let bundle = self.bundle;
-        let before = k.mul_const(unit, (UNIT_CELLS * bundle.cell_bytes()).into());
-        let chunk = k.add(self.lanes.chunk, before);
-        let before = k.mul_const(unit, bundle.unit_scale_bytes().into());
-        let scale = k.add(self.lanes.scale, before);
-        let mut loaded = vec![];
-        for stream in self.streams {
-            for step in 0..part.steps {
-                for half in 0..bundle.cell_chunks() {
-                    let offset = self.cell_offset(part, step) + half * ROW_OF_CHUNKS;
-                    loaded.push(self.load_chunk(k, stream, chunk, offset));
-                }
-            }
-            if bundle.scale_bytes > 0 {
-                let group = TILE_ROWS as u32 * bundle.lane_scale_bytes();
-                let at = k.offset_u32(stream.scales, scale);
-                let at = k.offset_const(at, (part.first_group * group).into());
-                let ty = Elem::I32.vec(bundle.lane_scale_bytes() / 4);
-                loaded.push(k.load_streamed(at, ty, bundle.lane_scale_bytes()));
-            }
-        }
+        let strides = [UNIT_CELLS * bundle.cell_bytes(), bundle.unit_scale_bytes()];
+        let lanes = [self.lanes.chunk, self.lanes.scale];
+        [0, 1].map(|i| {
+            let before = k.mul_const(unit, strides[i].into());
+            let offset = k.add(lanes[i], before);
+            k.opaque(offset)
+        })
+    }
+
+    /// Starts loading unit `unit`.
+    pub fn first_loads(&self, k: &mut Builder, unit: Value) -> Loaded {
+        let offsets = self.offsets(k, unit);
+        let chunks = self.passes() * STEPS * self.bundle.cell_chunks();
+        let passes = if self.bundle.scale_bytes > 0 { self.passes() } else { 0 };
+        let scales = self.streams.iter().map(|stream| {
+            (0..passes).map(|pass| self.load_scales(k, stream, offsets[1], pass)).collect()
+        });
+        let scales = scales.collect();
+        let chunks = self.streams.iter().map(|stream| {
+            (0..chunks).map(|chunk| self.load_unit_chunk(k, stream, offsets[0], chunk)).collect()
+        });
+        let loaded = Loaded { chunks: chunks.collect(), scales };
         k.schedule_barrier();
         loaded
+    }
+
+    /// Loads a lane's chunk `index` of a unit.
+    fn load_unit_chunk(&self, k: &mut Builder, stream: &Stream, lane: Value, index: u32) -> Value {
+        let bundle = self.bundle;
+        let (cell, half) = (index / bundle.cell_chunks(), index % bundle.cell_chunks());
+        let cell = self.cells()[cell as usize].index;
+        let offset = cell * bundle.cell_bytes() + half * ROW_OF_CHUNKS;
+        self.load_chunk(k, stream, lane, offset)
+    }
+
+    /// Loads the scales of a lane's steps in a pass over a unit.
+    fn load_scales(&self, k: &mut Builder, stream: &Stream, lane: Value, pass: u32) -> Value {
+        let bytes = self.bundle.lane_scale_bytes();
+        let group = pass * self.target.groups();
+        let at = k.offset_u32(stream.scales, lane);
+        let at = k.offset_const(at, (group * TILE_ROWS as u32 * bytes).into());
+        k.load_streamed(at, Elem::I32.vec(bytes / 4), bytes)
     }
 
     /// Loads 16 bytes at `lane` (by lane) and `offset` of a stream: a 32-bit sum, and what is left
@@ -254,8 +324,9 @@ impl Wave<'_> {
         k.load_streamed(at, Elem::I32.vec(4), CHUNK_BYTES as u32)
     }
 
-    /// Adds the products with the units of `range`, at least one, whose first part is `loaded`;
-    /// runs `meanwhile` before the last part is multiplied.
+    /// Adds the products with the units of `range`, at least one, of which the first is `loaded`;
+    /// runs `meanwhile` before the last is multiplied. What has been multiplied is loaded anew from
+    /// the next unit at once, into the same registers: a whole unit is always under way.
     pub fn units(
         &self,
         k: &mut Builder,
@@ -265,105 +336,184 @@ impl Wave<'_> {
         meanwhile: impl FnOnce(&mut Builder),
     ) -> Vec<Value> {
         let last = k.add_const(range.to, -1);
-        let raw = loaded.len();
-        let carried: Vec<Value> = loaded.iter().chain(sums).copied().collect();
+        let carried: Vec<Value> = loaded.values().into_iter().chain(sums.iter().copied()).collect();
+        let count = carried.len() - sums.len();
         let carried = k.for_values(range.from, last, 1, &carried, |k, unit, carried| {
-            let (loaded, sums) = carried.split_at(raw);
-            let mut next = vec![];
-            let sums = self.unit(k, unit, range.base, loaded, sums, |k| {
-                let after = k.add_const(unit, 1);
-                next = self.first_loads(k, after);
-            });
-            next.into_iter().chain(sums).collect()
+            let (now, sums) = carried.split_at(count);
+            let now = loaded.with_values(now);
+            let after = k.add_const(unit, 1);
+            let mut next = Next { offsets: self.offsets(k, after), loaded: now.clone() };
+            let sums = self.unit(k, unit, range.base, &now, sums, Some(&mut next));
+            next.loaded.values().into_iter().chain(sums).collect()
         });
-        let (loaded, sums) = carried.split_at(raw);
-        self.unit(k, last, range.base, loaded, sums, meanwhile)
+        let (now, sums) = carried.split_at(count);
+        meanwhile(k);
+        self.unit(k, last, range.base, &loaded.with_values(now), sums, None)
     }
 
-    /// A unit whose first part is loaded: each further part is loaded before the one ahead of it
-    /// is multiplied, and `next` runs before the last.
+    /// Adds the products with a loaded unit, and loads the next.
     fn unit(
         &self,
         k: &mut Builder,
         unit: Value,
         base: Value,
-        loaded: &[Value],
+        loaded: &Loaded,
         sums: &[Value],
-        next: impl FnOnce(&mut Builder),
+        next: Option<&mut Next>,
     ) -> Vec<Value> {
         let at = k.sub(unit, base);
-        let parts = self.parts();
-        let (mut loaded, mut sums) = (loaded.to_vec(), sums.to_vec());
-        for pair in parts.windows(2) {
-            let following = self.load(k, unit, pair[1]);
-            sums = self.multiply(k, at, pair[0], &loaded, &sums);
-            loaded = following;
-        }
-        next(k);
-        self.multiply(k, at, parts[parts.len() - 1], &loaded, &sums)
+        self.multiply(k, at, &self.cells(), loaded, sums, next)
     }
 
-    /// Adds the products with a loaded part of unit `at` of the slab.
+    /// The groups of cells, in the order in which they are multiplied.
+    fn groups(&self, cells: &[CellAt]) -> Vec<Group> {
+        let bundle = self.bundle;
+        let mut groups = vec![];
+        for (cell, at) in cells.iter().enumerate() {
+            let first = cell * bundle.cell_chunks() as usize;
+            let x = 4 * self.activations.padded(at.index * bundle.cell_elements());
+            let all = Group { cell, chunk: first, part: ChunkPart::All, x, last: true };
+            match bundle.dtype {
+                DType::Q4_0 | DType::Q4_1 => {
+                    groups.push(Group { part: ChunkPart::Low, last: false, ..all });
+                    groups.push(Group { part: ChunkPart::High, x: x + 64, ..all });
+                }
+                DType::Q8_0 => {
+                    groups.push(Group { last: false, ..all });
+                    groups.push(Group { chunk: first + 1, x: x + 64, ..all });
+                }
+                _ => groups.push(all),
+            }
+        }
+        groups
+    }
+
+    /// Adds the products with loaded cells of unit `at` of the slab. Group after group, and in each
+    /// row after row; x is read some groups ahead, and no further, since registers are few.
     fn multiply(
         &self,
         k: &mut Builder,
         at: Value,
-        part: Part,
-        loaded: &[Value],
+        cells: &[CellAt],
+        loaded: &Loaded,
         sums: &[Value],
+        mut next: Option<&mut Next>,
     ) -> Vec<Value> {
         let bundle = self.bundle;
-        let x = self.x_of_unit(k, at);
-        let four = Elem::F32.vec(STEPS);
-        let block_sums = self.block_sums(k, at, part, 0, four);
+        let bytes = k.mul_const(at, i64::from(4 * self.activations.padded(bundle.unit_elements())));
+        let x_of_unit = k.offset_u32(self.lanes.x, bytes);
+        let bytes = k.mul_const(at, i64::from(4 * UNIT_CELLS));
+        let sums_of_unit = k.offset_u32(self.lanes.sums, bytes);
+        let groups = self.groups(cells);
+        let turns: Vec<(Group, u32)> = groups
+            .iter()
+            .flat_map(|group| (0..bundle.rows).map(move |row| (*group, row)))
+            .collect();
+        let ahead = (4 / self.pieces() as usize).min(turns.len());
         let mut sums = sums.to_vec();
-        let per_stream = loaded.len() / self.streams.len();
-        for step in 0..part.steps {
-            let cells = loaded
-                .chunks_exact(per_stream)
-                .map(|stream| {
-                    let first = (step * bundle.cell_chunks()) as usize;
-                    let chunks = &stream[first..first + bundle.cell_chunks() as usize];
-                    let scales = stream.get((part.steps * bundle.cell_chunks()) as usize);
-                    let scale = scales.map(|&scales| self.scale(k, scales, step));
-                    Cell { weights: self.weights(k, chunks), scale }
-                })
-                .collect::<Vec<_>>();
-            let block_sums: Vec<Value> =
-                block_sums.iter().map(|&four| k.extract(four, step)).collect();
-            let x = k.offset_const(x, self.x_offset(part, step));
-            self.cell(k, x, &block_sums, &cells, &mut sums);
+        let mut x: VecDeque<Activation> = VecDeque::new();
+        let mut weights: Vec<Vec<Value>> = vec![];
+        // Sums over the first group of a block, by stream and row.
+        let mut chains = vec![None; sums.len()];
+        if self.passes() == 1 {
+            self.reload_scales(k, &mut next, 0);
+        }
+        for turn in 0..turns.len() + ahead {
+            if let Some(&(group, row)) = turns.get(turn) {
+                x.push_back(self.read_x(k, x_of_unit, sums_of_unit, cells, group, row));
+            }
+            let Some(&(group, row)) = turn.checked_sub(ahead).and_then(|i| turns.get(i)) else {
+                continue;
+            };
+            let Some(x) = x.pop_front() else { continue };
+            if row == 0 {
+                let chunks = loaded.chunks.iter().map(|chunks| chunks[group.chunk]);
+                weights = chunks.map(|chunk| self.weights(k, chunk, group.part)).collect();
+            }
+            let scale = cells[group.cell].scale;
+            for (stream, weights) in weights.iter().enumerate() {
+                let place = stream * bundle.rows as usize + row as usize;
+                if !bundle.dtype.is_block() {
+                    sums[place] = self.plain(k, weights, &x.pieces, sums[place]);
+                    continue;
+                }
+                let chain = chain(k, weights, &x.pieces);
+                match (group.last, chains[place].take()) {
+                    (true, Some(before)) => {
+                        let products = self.join(k, before, chain);
+                        let scale = self.scale(k, loaded.scales[stream][scale.0], scale.1);
+                        sums[place] = self.block(k, products, &scale, x.block_sum, sums[place]);
+                    }
+                    _ => chains[place] = Some(chain),
+                }
+            }
+            if row + 1 == bundle.rows {
+                self.reload(k, &mut next, group, scale);
+            }
+            k.schedule_barrier();
         }
         sums
     }
 
-    /// Address of a lane's part of unit `at` of the staged x.
-    fn x_of_unit(&self, k: &mut Builder, at: Value) -> Value {
-        let bytes = k.mul_const(at, i64::from(4 * padded(self.bundle.unit_elements())));
-        k.offset_u32(self.lanes.x, bytes)
+    /// Pieces of a group.
+    fn pieces(&self) -> u32 {
+        self.bundle.chunk_elements.min(16) / 4
     }
 
-    /// Bytes from there to a step.
-    fn x_offset(&self, part: Part, step: u32) -> i64 {
-        let element = (GROUPS * step + part.first_group) * self.bundle.cell_elements();
-        i64::from(4 * padded(element))
-    }
-
-    /// The sums over the blocks of a lane's steps from `step`, of type `ty`, by row of x.
-    fn block_sums(&self, k: &mut Builder, at: Value, part: Part, step: u32, ty: Ty) -> Vec<Value> {
-        if !self.bundle.dtype.is_block() {
-            return vec![];
-        }
-        let at = k.mul_const(at, i64::from(4 * UNIT_CELLS));
-        let at = k.offset_u32(self.lanes.sums, at);
-        let at = k.offset_const(at, (part.first_group * 4 * STEPS + 4 * step).into());
-        (0..self.bundle.rows)
-            .map(|row| {
-                let row = row * self.activations.sums_row_bytes();
-                let at = k.offset_const(at, row.into());
-                k.load_aligned(at, ty, ty.bytes())
+    /// Reads what a group is multiplied with of a row and, for the last group of a block, the sum
+    /// over the block.
+    fn read_x(
+        &self,
+        k: &mut Builder,
+        x: Value,
+        sums: Value,
+        cells: &[CellAt],
+        group: Group,
+        row: u32,
+    ) -> Activation {
+        let x = k.offset_const(x, (group.x + row * self.activations.row_bytes()).into());
+        let pieces = (0..self.pieces())
+            .map(|piece| {
+                let at = k.offset_const(x, 16 * i64::from(piece));
+                k.load_aligned(at, Elem::F32.vec(4), 16)
             })
-            .collect()
+            .collect();
+        let block_sum = (self.bundle.dtype.is_block() && group.last).then(|| {
+            let offset = 4 * cells[group.cell].index + row * self.activations.sums_row_bytes();
+            let at = k.offset_const(sums, offset.into());
+            k.load(at, Elem::F32)
+        });
+        Activation { pieces, block_sum }
+    }
+
+    /// Loads the next unit's chunk in place of one that has been multiplied, and the scales in place
+    /// of those whose pass is over.
+    fn reload(
+        &self,
+        k: &mut Builder,
+        next: &mut Option<&mut Next>,
+        group: Group,
+        scale: (usize, u32),
+    ) {
+        let Some(Next { offsets, loaded }) = next else { return };
+        if group.part != ChunkPart::Low {
+            for (stream, chunks) in self.streams.iter().zip(&mut loaded.chunks) {
+                let index = group.chunk as u32;
+                chunks[group.chunk] = self.load_unit_chunk(k, stream, offsets[0], index);
+            }
+        }
+        if self.passes() > 1 && group.last && scale.1 + 1 == STEPS {
+            self.reload_scales(k, next, scale.0);
+        }
+    }
+
+    fn reload_scales(&self, k: &mut Builder, next: &mut Option<&mut Next>, pass: usize) {
+        let Some(Next { offsets, loaded }) = next else { return };
+        for (stream, scales) in self.streams.iter().zip(&mut loaded.scales) {
+            if let Some(scales) = scales.get_mut(pass) {
+                *scales = self.load_scales(k, stream, offsets[1], pass as u32);
+            }
+        }
     }
 
     /// Scale and, of q4_1, minimum in entry `index` of loaded ones.
@@ -380,72 +530,33 @@ impl Wave<'_> {
         }
     }
 
-    /// The numbers of a cell, four at a time, in the order of x. The second half of a q4 cell is 16
-    /// times too large.
-    fn weights(&self, k: &mut Builder, chunks: &[Value]) -> Vec<Value> {
-        match self.bundle.dtype {
-            DType::Q4_0 | DType::Q4_1 => {
-                let masks = [0x0f0f_0f0f, 0xf0f0_f0f0u32];
-                let halves = masks.map(|mask| {
-                    let mask = k.int(chunks[0].ty, i64::from(mask as i32));
-                    let quarters = k.and(chunks[0], mask);
-                    bytes_to_f32(k, quarters)
-                });
-                halves.concat()
+    /// The numbers of a part of a chunk, four at a time, in the order of x.
+    fn weights(&self, k: &mut Builder, chunk: Value, part: ChunkPart) -> Vec<Value> {
+        match (self.bundle.dtype, part) {
+            (DType::F32, _) => vec![k.bitcast(chunk, Elem::F32.vec(4))],
+            (DType::F16, _) => halves(k, chunk, Elem::F16, |k, four| k.extf(four, Elem::F32)),
+            (DType::BF16, _) => halves(k, chunk, Elem::I16, |k, four| k.bf16_to_f32(four)),
+            (_, ChunkPart::All) => {
+                let sign = k.int(chunk.ty, i64::from(0x8080_8080u32 as i32));
+                let unsigned = k.xor(chunk, sign);
+                bytes_to_f32(k, unsigned)
             }
-            DType::Q8_0 => {
-                let mut weights = vec![];
-                for &chunk in chunks {
-                    let sign = k.int(chunk.ty, i64::from(0x8080_8080u32 as i32));
-                    let unsigned = k.xor(chunk, sign);
-                    weights.extend(bytes_to_f32(k, unsigned));
-                }
-                weights
+            (_, ChunkPart::Low) => {
+                let low = k.and(chunk, self.lanes.masks[0]);
+                bytes_to_f32(k, low)
             }
-            DType::F16 => halves(k, chunks[0], Elem::F16, |k, four| k.extf(four, Elem::F32)),
-            DType::BF16 => halves(k, chunks[0], Elem::I16, |k, four| k.bf16_to_f32(four)),
-            _ => vec![k.bitcast(chunks[0], Elem::F32.vec(4))],
+            (_, ChunkPart::High) => {
+                let high = k.and(chunk, self.lanes.masks[1]);
+                bytes_to_f32(k, high)
+            }
         }
     }
 
-    /// Adds the products of a cell of every stream with x at address `x`.
-    fn cell(
-        &self,
-        k: &mut Builder,
-        x: Value,
-        block_sums: &[Value],
-        cells: &[Cell],
-        sums: &mut [Value],
-    ) {
-        let rows = self.bundle.rows as usize;
-        let pieces = cells.first().map_or(0, |cell| cell.weights.len());
-        for row in 0..rows {
-            let x = k.offset_const(x, row as i64 * i64::from(self.activations.row_bytes()));
-            let x: Vec<Value> = (0..pieces)
-                .map(|piece| {
-                    let at = k.offset_const(x, 16 * piece as i64);
-                    k.load_aligned(at, Elem::F32.vec(4), 16)
-                })
-                .collect();
-            for (stream, cell) in cells.iter().enumerate() {
-                let sum = &mut sums[stream * rows + row];
-                *sum = match &cell.scale {
-                    Some(scale) => self.block(k, cell, scale, &x, block_sums[row], *sum),
-                    None => self.plain(k, cell, &x, *sum),
-                };
-            }
-        }
-        if rows > 2 {
-            // Else so many reads of x are begun at once that registers run out.
-            k.schedule_barrier();
-        }
-    }
-
-    /// `sum` and the products of a cell of a plain form.
-    fn plain(&self, k: &mut Builder, cell: &Cell, x: &[Value], mut sum: Value) -> Value {
+    /// `sum` and the products of a group of a plain form.
+    fn plain(&self, k: &mut Builder, weights: &[Value], x: &[Value], mut sum: Value) -> Value {
         // Multiply-adds that widen one factor exist by themselves, those of pairs do not.
         let widens = self.bundle.dtype == DType::F16 && self.target.layout == MatrixLayout::Mfma;
-        for (&weight, &x) in cell.weights.iter().zip(x) {
+        for (&weight, &x) in weights.iter().zip(x) {
             if !widens {
                 sum = k.fma(weight, x, sum);
                 continue;
@@ -459,26 +570,8 @@ impl Wave<'_> {
         sum
     }
 
-    /// `sum` and the products of a block.
-    fn block(
-        &self,
-        k: &mut Builder,
-        cell: &Cell,
-        scale: &Scale,
-        x: &[Value],
-        block_sum: Value,
-        sum: Value,
-    ) -> Value {
-        let half = x.len() / 2;
-        let mut chains = vec![];
-        for (weights, x) in cell.weights.chunks_exact(half).zip(x.chunks_exact(half)) {
-            let mut chain = k.mul(weights[0], x[0]);
-            for (&weight, &x) in weights.iter().zip(x).skip(1) {
-                chain = k.fma(weight, x, chain);
-            }
-            chains.push(chain);
-        }
-        let (low, high) = (chains[0], chains[1]);
+    /// The sum over a block, from its two groups.
+    fn join(&self, k: &mut Builder, low: Value, high: Value) -> Value {
         let four = match self.bundle.dtype {
             DType::Q8_0 => k.add(low, high),
             _ => {
@@ -486,7 +579,19 @@ impl Wave<'_> {
                 k.fma(high, sixteenth, low)
             }
         };
-        let products = k.reduce_add(four);
+        k.reduce_add(four)
+    }
+
+    /// `sum` and the products of a block, whose stored numbers give `products`.
+    fn block(
+        &self,
+        k: &mut Builder,
+        products: Value,
+        scale: &Scale,
+        block_sum: Option<Value>,
+        sum: Value,
+    ) -> Value {
+        let Some(block_sum) = block_sum else { return sum };
         let offset = match self.bundle.dtype {
             DType::Q8_0 => Some(-128.0),
             DType::Q4_0 => Some(-8.0),
@@ -506,49 +611,79 @@ impl Wave<'_> {
         }
     }
 
-    /// Starts loading the cells beyond whole units; lanes beyond the last cell load that one.
+    /// Starts loading the cells beyond whole units; lanes beyond the last cell get zeros.
     pub fn load_tail(&self, k: &mut Builder) -> Loaded {
-        let mut loaded = vec![];
-        for stream in self.streams {
-            for (part, step) in self.tail_steps() {
-                let cell = self.tail_cell(k, part, step);
-                let bytes = k.mul_const(cell, self.bundle.cell_bytes().into());
-                let column = k.mul_const(self.lanes.column, CHUNK_BYTES as i64);
-                let lane = k.add(bytes, column);
-                let before = self.bundle.units() * UNIT_CELLS * self.bundle.cell_bytes();
-                for half in 0..self.bundle.cell_chunks() {
-                    loaded.push(self.load_chunk(k, stream, lane, before + half * ROW_OF_CHUNKS));
+        let bundle = self.bundle;
+        let streams = self.streams.len();
+        let mut loaded = Loaded { chunks: vec![vec![]; streams], scales: vec![vec![]; streams] };
+        for at in self.tail() {
+            let cell = k.add_const(self.lanes.group, at.index.into());
+            let load = |k: &mut Builder| -> Vec<Value> {
+                let of_stream = |stream| self.load_tail_cell(k, stream, cell);
+                self.streams.iter().flat_map(of_stream).collect()
+            };
+            let values = match at.index + self.target.groups() <= bundle.tail_cells() {
+                true => load(k),
+                false => {
+                    let end = k.i32(bundle.tail_cells() as i32);
+                    let exists = k.below(cell, end);
+                    let zeros = |k: &mut Builder| -> Vec<Value> {
+                        let types = self.tail_types();
+                        (0..streams).flat_map(|_| types.clone()).map(|ty| k.zero(ty)).collect()
+                    };
+                    k.if_values(exists, load, zeros)
                 }
-                if self.bundle.scale_bytes > 0 {
-                    let row = k.mul_const(cell, TILE_ROWS as i64);
-                    let entry = k.add(row, self.lanes.column);
-                    let bytes = k.mul_const(entry, self.bundle.scale_bytes.into());
-                    let at = k.offset_u32(stream.tail_scales, bytes);
-                    let ty = Elem::F16.vec(self.bundle.scale_bytes / 2);
-                    loaded.push(k.load_streamed(at, ty, self.bundle.scale_bytes));
-                }
+            };
+            let per_stream = values.len() / streams;
+            for (stream, values) in values.chunks_exact(per_stream).enumerate() {
+                let (chunks, scales) = values.split_at(bundle.cell_chunks() as usize);
+                loaded.chunks[stream].extend(chunks);
+                loaded.scales[stream].extend(scales);
             }
         }
         k.schedule_barrier();
         loaded
     }
 
-    /// The steps of the tail that have a cell for any lane group.
-    fn tail_steps(&self) -> Vec<(Part, u32)> {
-        let tail = self.bundle.tail_cells();
-        let steps = (0..STEPS).flat_map(|step| self.parts().into_iter().map(move |p| (p, step)));
-        steps.filter(|(part, step)| GROUPS * step + part.first_group < tail).collect()
+    /// Loads the chunks, and the scale, of cell `cell` of the tail.
+    fn load_tail_cell(&self, k: &mut Builder, stream: &Stream, cell: Value) -> Vec<Value> {
+        let bundle = self.bundle;
+        let before = bundle.units() * UNIT_CELLS * bundle.cell_bytes();
+        let bytes = k.mul_const(cell, bundle.cell_bytes().into());
+        let column = k.mul_const(self.lanes.column, CHUNK_BYTES as i64);
+        let lane = k.add(bytes, column);
+        let mut loaded: Vec<Value> = (0..bundle.cell_chunks())
+            .map(|half| self.load_chunk(k, stream, lane, before + half * ROW_OF_CHUNKS))
+            .collect();
+        if bundle.scale_bytes > 0 {
+            let row = k.mul_const(cell, TILE_ROWS as i64);
+            let entry = k.add(row, self.lanes.column);
+            let bytes = k.mul_const(entry, bundle.scale_bytes.into());
+            let at = k.offset_u32(stream.tail_scales, bytes);
+            let ty = Elem::F16.vec(bundle.scale_bytes / 2);
+            loaded.push(k.load_streamed(at, ty, bundle.scale_bytes));
+        }
+        loaded
     }
 
-    /// A lane's cell in the tail, counted from its first.
-    fn tail_cell(&self, k: &mut Builder, part: Part, step: u32) -> Value {
-        let first = GROUPS * step + part.first_group;
-        let cell = k.add_const(self.lanes.group, first.into());
-        if first + self.target.groups() <= self.bundle.tail_cells() {
-            return cell;
+    /// Types of what [`Wave::load_tail_cell`] loads.
+    fn tail_types(&self) -> Vec<Ty> {
+        let bundle = self.bundle;
+        let mut types = vec![Elem::I32.vec(4); bundle.cell_chunks() as usize];
+        if bundle.scale_bytes > 0 {
+            types.push(Elem::F16.vec(bundle.scale_bytes / 2));
         }
-        let last = k.i32(self.bundle.tail_cells() as i32 - 1);
-        k.min(cell, last)
+        types
+    }
+
+    /// The cells of a lane in the tail, as far as any lane group has one.
+    fn tail(&self) -> Vec<CellAt> {
+        let mut cells = self.cells();
+        cells.retain(|at| at.index < self.bundle.tail_cells());
+        for (index, at) in cells.iter_mut().enumerate() {
+            at.scale = (index, 0);
+        }
+        cells
     }
 
     /// Adds the products with the tail, `loaded` before. x is zero beyond its last element.
@@ -556,45 +691,51 @@ impl Wave<'_> {
         &self,
         k: &mut Builder,
         base: Value,
-        loaded: &[Value],
+        loaded: &Loaded,
         sums: &[Value],
     ) -> Vec<Value> {
         let units = k.i32(self.bundle.units() as i32);
         let at = k.sub(units, base);
-        let x = self.x_of_unit(k, at);
-        let steps = self.tail_steps();
-        let mut sums = sums.to_vec();
-        let per_stream = loaded.len() / self.streams.len();
-        let per_step = per_stream / steps.len();
-        for (index, (part, step)) in steps.into_iter().enumerate() {
-            let chunks = self.bundle.cell_chunks() as usize;
-            let cells = loaded
-                .chunks_exact(per_stream)
-                .map(|stream| {
-                    let step = &stream[index * per_step..(index + 1) * per_step];
-                    let scale = step.get(chunks).map(|&scale| self.scale(k, scale, 0));
-                    Cell { weights: self.weights(k, &step[..chunks]), scale }
-                })
-                .collect::<Vec<_>>();
-            let block_sums = self.block_sums(k, at, part, step, Elem::F32.scalar());
-            let x = k.offset_const(x, self.x_offset(part, step));
-            self.cell(k, x, &block_sums, &cells, &mut sums);
-        }
-        sums
+        self.multiply(k, at, &self.tail(), loaded, sums, None)
     }
 }
 
-/// A cell of a stream.
-struct Cell {
+impl Loaded {
+    fn values(&self) -> Vec<Value> {
+        self.chunks.iter().chain(&self.scales).flatten().copied().collect()
+    }
+
+    /// Other values in the places of [`Loaded::values`].
+    fn with_values(&self, values: &[Value]) -> Loaded {
+        let mut values = values.iter().copied();
+        let mut like = |lists: &[Vec<Value>]| -> Vec<Vec<Value>> {
+            lists.iter().map(|list| values.by_ref().take(list.len()).collect()).collect()
+        };
+        Loaded { chunks: like(&self.chunks), scales: like(&self.scales) }
+    }
+}
+
+/// What a group is multiplied with.
+struct Activation {
     /// Four numbers at a time.
-    weights: Vec<Value>,
-    scale: Option<Scale>,
+    pieces: Vec<Value>,
+    /// The sum over the block that the group ends.
+    block_sum: Option<Value>,
 }
 
 /// Of a block.
 struct Scale {
     d: Value,
     m: Option<Value>,
+}
+
+/// Σ weight · x, lane by lane of the vectors.
+fn chain(k: &mut Builder, weights: &[Value], x: &[Value]) -> Value {
+    let mut chain = k.mul(weights[0], x[0]);
+    for (&weight, &x) in weights.iter().zip(x).skip(1) {
+        chain = k.fma(weight, x, chain);
+    }
+    chain
 }
 
 /// The unsigned bytes of four `i32` as f32, four at a time.

@@ -57,7 +57,8 @@ impl TileConfig {
             free().map(|section| section.n.div_ceil(span)).sum()
         };
         let most_k = |config: &TileConfig| {
-            let most = free().map(|section| Shares::of(spec, section, config).most_waves_k());
+            let most =
+                free().map(|section| Shares::of(spec, section, config, target).most_waves_k());
             most.min().unwrap_or(waves)
         };
         let enough = 2 * u64::from(target.compute_units);
@@ -111,7 +112,7 @@ struct Shares {
 }
 
 impl Shares {
-    fn of(spec: &GemmSpec, section: &Section, config: &TileConfig) -> Shares {
+    fn of(spec: &GemmSpec, section: &Section, config: &TileConfig, target: &AmdTarget) -> Shares {
         let mut bundles: Vec<Bundle> = vec![];
         for (slot, &weight) in section.weights.iter().enumerate() {
             let layout = &spec.weights[weight];
@@ -120,14 +121,14 @@ impl Shares {
                 None => bundles.push(Bundle::new(layout, slot, config.rows)),
             }
         }
-        let activations = Activations::new(spec, &bundles, config);
+        let activations = Activations::new(spec, &bundles, config, target);
         Shares { bundles, activations }
     }
 
     /// Among how many waves K can be divided so that each has a unit of every slab.
     fn most_waves_k(&self) -> u32 {
         let units = self.bundles.iter().map(|bundle| self.activations.least_units(bundle));
-        units.min().unwrap_or(1).max(1) as u32
+        units.min().unwrap_or(1).max(1)
     }
 }
 
@@ -154,7 +155,7 @@ pub(super) fn classes(
     for (index, section) in sections.iter().enumerate() {
         let [span_tiles, tiles, waves_n] = along_n(section, config, target);
         let groups = section.n.div_ceil(u64::from(span_tiles) * TILE_COLUMNS);
-        let shares = Shares::of(spec, section, config);
+        let shares = Shares::of(spec, section, config, target);
         let same =
             |class: &&mut Class| class.span_tiles == span_tiles && class.bundles == shares.bundles;
         if let Some(class) = classes.iter_mut().find(same) {
