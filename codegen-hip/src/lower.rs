@@ -118,11 +118,10 @@ pub fn compile(
     let llvm = translate(&module, &llvm_context).ok_or_else(|| mlir_error("translation"))?;
     let back_end = BackEnd { kernel, target };
     let machine = back_end.optimize(&llvm, &llvm_context)?;
-    let object = back_end.emit(&machine, &llvm, FileType::Object)?;
-    check_undefined(&kernel.name, &object)?;
-    // Writing text is a small part of the work, and what it says is kept with the kernel.
+    // Of copies: code generation changes the module, and what it makes cannot be generated from
+    // again.
     let assembly = || -> Result<String, CodegenError> {
-        let text = back_end.emit(&machine, &llvm, FileType::Assembly)?;
+        let text = back_end.emit(&machine, &llvm.clone(), FileType::Assembly)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     };
     let facts = match target {
@@ -138,6 +137,8 @@ pub fn compile(
             assembly: assembly()?,
         }),
     };
+    let object = back_end.emit(&machine, &llvm, FileType::Object)?;
+    check_undefined(&kernel.name, &object)?;
     Ok(CompiledKernel { name: kernel.name.clone(), object, facts, dump })
 }
 

@@ -4,7 +4,6 @@
 use super::builder::{Builder, Cmp, Gpu};
 use super::types::{Elem, Ty, Value};
 use crate::target::{AmdTarget, MatrixLayout, MatrixOp};
-use std::fmt::Write;
 
 impl Gpu {
     /// Parameter `index`, whose type is known from now on.
@@ -303,6 +302,13 @@ impl Builder {
     /// Memory from the uniform address `pointer` on as a buffer: lanes whose offset is
     /// [`Builder::OUTSIDE`] read zero and touch nothing.
     pub fn resource(&mut self, pointer: Value, target: &AmdTarget) -> Value {
+        let most = self.i32((Self::OUTSIDE as u32 - 1) as i32);
+        self.resource_of(pointer, most, target)
+    }
+
+    /// `bytes` (an `i32`) bytes of memory from the uniform address `pointer` on as a buffer: lanes
+    /// whose offset is not in it read zero and touch nothing.
+    pub fn resource_of(&mut self, pointer: Value, bytes: Value, target: &AmdTarget) -> Value {
         // Data format 32 bits, float: must not be zero. RDNA: a bit that is always one, and the
         // range check that compares offsets.
         let flags = match target.layout {
@@ -310,7 +316,9 @@ impl Builder {
             MatrixLayout::Wmma3 | MatrixLayout::Wmma4 => 0x3102_7000,
         };
         let no_stride = self.int(Elem::I16, 0);
-        let records = self.i64(i64::from(Self::OUTSIDE as u32) - 1);
+        // LLVM forgets of some uniform numbers (such as clamped ones) that they are.
+        let records = self.first_lane(bytes);
+        let records = self.zext(records, Elem::I64);
         let flags = self.i32(flags);
         let operands = [pointer, no_stride, records, flags];
         let ty = Elem::Resource.scalar();
@@ -320,9 +328,10 @@ impl Builder {
     /// An offset in bytes that is in no buffer.
     pub const OUTSIDE: i32 = i32::MIN;
 
-    /// Loads from a buffer at `lanes` + `uniform` bytes, both `i32`, `uniform` the same in all lanes.
-    /// Whether a lane reads depends on the first. Constants belong to the second: added to a choice
-    /// between an offset and [`Builder::OUTSIDE`] they would make it another choice.
+    /// Loads from a buffer at `lanes` + `uniform` bytes, both `i32`, `uniform` the same in all
+    /// lanes. Whether a lane reads depends on the first on CDNA, on the sum on RDNA. Constants
+    /// belong to the second: added to a choice between an offset and [`Builder::OUTSIDE`] they
+    /// would make it another choice.
     pub fn load_resource(
         &mut self,
         resource: Value,
@@ -351,6 +360,46 @@ impl Builder {
             operands.extend([zero; 3]);
         }
         self.intrinsic(op.intrinsic, &operands, c.ty)
+    }
+
+    /// From here on conversions to f16, and its arithmetic, give the largest number where a result
+    /// is too large; infinities and NaN stay what they are.
+    pub fn saturate_f16(&mut self) {
+        // s_setreg: FP16_OVFL, one bit at 23 of register 1, MODE.
+        let register = self.i32(1 | 23 << 6);
+        let on = self.i32(1);
+        self.line(&format!(
+            "llvm.call_intrinsic \"llvm.amdgcn.s.setreg\"({register}, {on}) : (i32, i32) -> ()"
+        ));
+    }
+
+    /// f32 to bf16, to nearest even, two in an `i32`. A NaN that arithmetic gave stays a NaN.
+    pub fn pack_bf16(&mut self, a: Value, target: &AmdTarget) -> Value {
+        let pairs = a.ty.lanes / 2;
+        if target.converts_bf16 {
+            let from = a.ty;
+            let to = from.with(Elem::BF16);
+            let packed = self.emit(to, |to| format!("arith.truncf {a} : {from} to {to}"));
+            return self.bitcast(packed, Elem::I32.vec(pairs));
+        }
+        let bits = self.bitcast(a, a.ty.with(Elem::I32));
+        let sixteen = self.int(bits.ty, 16);
+        let odd = self.shr_u(bits, sixteen);
+        let one = self.int(bits.ty, 1);
+        let odd = self.and(odd, one);
+        let bias = self.int(bits.ty, 0x7fff);
+        let bits = self.add(bits, bias);
+        let bits = self.add(bits, odd);
+        let mut packed = self.zero(Elem::I32.vec(pairs));
+        for pair in 0..pairs {
+            let (low, high) = (self.extract(bits, 2 * pair), self.extract(bits, 2 * pair + 1));
+            // v_perm: the upper two bytes of both.
+            let selector = self.i32(0x0706_0302);
+            let operands = [high, low, selector];
+            let both = self.intrinsic("llvm.amdgcn.perm", &operands, Elem::I32.into());
+            packed = self.insert(both, packed, pair);
+        }
+        packed
     }
 
     /// The larger, the other where one is NaN: one instruction.
@@ -398,12 +447,53 @@ impl Builder {
         });
     }
 
+    /// The same 32 bits in a vector register, as a number that LLVM does not know: instructions of
+    /// CDNA take one constant, and two where one of them is in a vector register.
+    pub fn in_vector_register(&mut self, value: Value) -> Value {
+        self.inline_assembly("", "=v,0", value)
+    }
+
+    /// The same 32-bit numbers in other vector registers: what is loaded later can have theirs.
+    pub fn moved(&mut self, value: Value) -> Value {
+        let mov = "v_mov_b32 $0, $1";
+        if value.ty.is_scalar() {
+            return self.inline_assembly(mov, "=v,v", value);
+        }
+        let mut result = value;
+        for lane in 0..value.ty.lanes {
+            let element = self.extract(value, lane);
+            let element = self.inline_assembly(mov, "=v,v", element);
+            result = self.insert(element, result, lane);
+        }
+        result
+    }
+
+    fn inline_assembly(&mut self, text: &str, constraints: &str, operand: Value) -> Value {
+        assert_eq!(operand.ty.bytes(), 4, "inline_assembly");
+        self.emit(operand.ty, |t| {
+            format!(
+                "llvm.inline_asm asm_dialect = att operand_attrs = [] \"{text}\", \"{constraints}\" \
+                 {operand} : ({t}) -> {t}"
+            )
+        })
+    }
+
     /// Declares that the scheduler may not move anything across.
     pub fn schedule_barrier(&mut self) {
-        let mut text = String::new();
-        let zero = self.i32(0);
-        let _ =
-            write!(text, "llvm.call_intrinsic \"llvm.amdgcn.sched.barrier\"({zero}) : (i32) -> ()");
-        self.line(&text);
+        self.schedule_barrier_but(0);
+    }
+
+    /// Declares that the scheduler may move nothing across but matrix operations, reads of the
+    /// local data share and scalar instructions.
+    pub fn schedule_barrier_but_matrix(&mut self) {
+        self.schedule_barrier_but(0x100 | 0x8 | 0x4);
+    }
+
+    /// `movable` in the bits of the intrinsic.
+    fn schedule_barrier_but(&mut self, movable: i32) {
+        let mask = self.i32(movable);
+        self.line(&format!(
+            "llvm.call_intrinsic \"llvm.amdgcn.sched.barrier\"({mask}) : (i32) -> ()"
+        ));
     }
 }

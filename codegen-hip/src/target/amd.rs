@@ -32,6 +32,8 @@ pub struct AmdTarget {
     pub layout: MatrixLayout,
     /// Matrix operations, one per type.
     pub matrix_ops: Vec<MatrixOp>,
+    /// Whether an instruction rounds f32 to bf16.
+    pub converts_bf16: bool,
 }
 
 /// The vector registers of one SIMD.
@@ -177,6 +179,7 @@ impl AmdTarget {
             matrix_rate: 181e12,
             layout: MatrixLayout::Mfma,
             matrix_ops: CDNA3.to_vec(),
+            converts_bf16: false,
         };
         let rdna = AmdTarget {
             name: "gfx1100",
@@ -212,6 +215,7 @@ impl AmdTarget {
                 bandwidth: 8e12,
                 matrix_rate: 2516e12,
                 matrix_ops: CDNA4.to_vec(),
+                converts_bf16: true,
                 ..cdna
             }),
             "gfx1100" => Some(rdna),

@@ -3,10 +3,12 @@
 //! A workgroup makes a tile of rows times columns of one section (outputs that share weights): it
 //! stages the accumulators in the local data share, and all its work-items then evaluate the
 //! output expressions over them (`epilogue`). Two generators fill the stage: `gemv` reads every
-//! weight once for up to eight rows, for decode.
+//! weight once for up to eight rows, for decode; `matrix` multiplies many rows by matrix operations,
+//! for prefill.
 
 mod epilogue;
 pub mod gemv;
+pub mod matrix;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,11 @@ use waveloom_plan as plan;
 /// The kernel.
 pub(super) fn kernel(op: &Instance<'_>, attr: &GemmAttr) -> Result<KernelSource, KernelError> {
     let spec = GemmSpec::new(op, attr)?;
+    let rows = op.module.max_extent(op.operand(0).shape[0]);
+    let tiles = matrix::TileConfig::default_for(&spec, rows, op.target);
+    if let Some(config) = tiles.filter(|_| spec.rows != Rows::One) {
+        return matrix::kernel(&spec, rows, config, op.target);
+    }
     let config = gemv::TileConfig::default_for(&spec, op.target)?;
     gemv::kernel(&spec, config, op.target)
 }

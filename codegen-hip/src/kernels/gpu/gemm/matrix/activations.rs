@@ -1,0 +1,368 @@
+//! Activations of a tile: rows of f32 from memory, normalized where asked for, rounded to the
+//! factors of the matrix operations and staged in the local data share, a block of K at a time.
+//!
+//! A staged block is in *chunks* of 16 bytes, those of 16 rows side by side, as packed weights are:
+//!
+//! ```text
+//! chunk c of row n:  ((n / 16) · chunks + c) · 256 + ((n ^ c) % 16) · 16 bytes
+//! ```
+//!
+//! A fragment is chunk c of 16 rows, 16 lanes that cover 256 bytes in some order. A row is written
+//! by neighbouring lanes, chunk by chunk; that is what the exclusive or is for. So neither has
+//! conflicts of banks, with 32 and with 64 of them.
+
+use super::fragments::Order;
+use super::product::Product;
+use super::split;
+use crate::mlir::{Builder, Elem, Value};
+use crate::pack::amd::TILE_ROWS;
+use crate::target::MatrixType;
+
+/// Elements of a piece: what a work-item loads of a row at once.
+pub(super) const PIECE: u32 = 4;
+/// Bytes of a chunk.
+const CHUNK_BYTES: u32 = 16;
+/// Bytes of one chunk of each of 16 rows.
+const ROW_CHUNKS: u32 = CHUNK_BYTES * TILE_ROWS as u32;
+/// Rows whose squares a wave sums at a time.
+const NORM_ROWS: u32 = 8;
+
+/// RMS norm of the rows: its weight, and what is added to the mean of squares.
+#[derive(Clone, Copy)]
+pub(super) struct Norm {
+    /// Buffer of its weight.
+    pub weight: Value,
+    pub eps: f32,
+}
+
+/// Where the activations of a tile are.
+#[derive(Clone, Copy)]
+pub(super) struct Source {
+    /// First row of the tile, and a buffer of all that exist.
+    pub x: Value,
+    pub buffer: Value,
+    /// Rows of the tile that exist, at least one.
+    pub rows: Value,
+    pub norm: Option<Norm>,
+}
+
+/// The activations of a tile while the kernel runs.
+pub(super) struct Activations<'a> {
+    product: &'a Product<'a>,
+    source: Source,
+    /// Where blocks are staged.
+    shared: Value,
+    /// First element of this work-item's pieces in a block of K.
+    first: Value,
+    /// By pass: offset of this work-item's row.
+    rows: Vec<Value>,
+    /// By pass: scale of the row.
+    scales: Vec<Value>,
+    /// Offset in a staged block at which this work-item writes: in rows with bit 3 clear, and set.
+    writes: [Value; 2],
+    /// Row that a lane's fragments are of, and the lane's group, 0 where all hold the same.
+    lane: [Value; 2],
+    /// Offset of the first of the wave's tiles of rows in a staged block.
+    wave: Value,
+}
+
+/// Pieces of a block of K on their way from memory: those of x by pass, then that of the norm's
+/// weight.
+#[derive(Clone)]
+pub(super) struct Pieces(pub Vec<Value>);
+
+impl Product<'_> {
+    /// Elements of a chunk of staged activations.
+    pub(super) fn staged_elements(&self) -> u32 {
+        CHUNK_BYTES / self.op.factors.elem().bytes()
+    }
+
+    /// Bytes of a staged tile of 16 rows.
+    fn staged_tile(&self) -> u32 {
+        self.config.depth / self.staged_elements() * ROW_CHUNKS
+    }
+
+    /// Bytes of a staged block of K.
+    pub(super) fn staged_bytes(&self) -> u32 {
+        self.config.rows / TILE_ROWS as u32 * self.staged_tile()
+    }
+
+    /// Rows that are loaded in a pass.
+    fn pass_rows(&self) -> u32 {
+        self.config.workgroup(self.target) / (self.config.depth / PIECE)
+    }
+
+    fn passes(&self) -> u32 {
+        self.config.rows / self.pass_rows()
+    }
+
+    /// Whether the last block of K is not whole.
+    fn has_tail(&self) -> bool {
+        !self.k.is_multiple_of(self.config.depth)
+    }
+}
+
+impl<'a> Activations<'a> {
+    /// Sets up addresses and, for a norm, computes the scales of the tile's rows, which are kept at
+    /// `scales` in the local data share.
+    pub(super) fn new(
+        k: &mut Builder,
+        product: &'a Product<'a>,
+        source: Source,
+        shared: Value,
+        scales: Option<Value>,
+    ) -> Activations<'a> {
+        let thread = k.thread();
+        let (slot, piece) = split(k, thread, product.config.depth / PIECE);
+        let first = k.mul_const(piece, PIECE.into());
+        let lane = k.lane(product.target);
+        let (group, row) = split(k, lane, TILE_ROWS as u32);
+        let group = if product.groups() == 1 { k.i32(0) } else { group };
+        let wave = product.wave(k)[0];
+        let tiles = product.row_tiles() * product.staged_tile();
+        let mut x = Activations {
+            product,
+            source,
+            shared,
+            first,
+            rows: vec![],
+            scales: vec![],
+            writes: [first; 2],
+            lane: [row, group],
+            wave: k.mul_const(wave, tiles.into()),
+        };
+        if let (Some(norm), Some(scales)) = (source.norm, scales) {
+            x.row_scales(k, norm.eps, scales);
+            k.barrier_shared();
+        }
+        for pass in 0..product.passes() {
+            let row = x.row(k, slot, pass);
+            if let Some(scales) = scales {
+                let from = k.element_u32(scales, Elem::F32, row);
+                x.scales.push(k.load(from, Elem::F32));
+            }
+            if pass < 2 {
+                x.writes[pass as usize] = x.write_offset(k, row, first);
+            }
+            x.rows.push(k.mul_const(row, i64::from(product.k) * 4));
+        }
+        x
+    }
+
+    /// Row of the tile that the work-items of `slot` load in a pass. Neighbouring slots take rows 8
+    /// apart where a pass has as many: as written, such rows share no bank.
+    fn row(&self, k: &mut Builder, slot: Value, pass: u32) -> Value {
+        let rows = self.product.pass_rows();
+        let row = match rows.is_multiple_of(TILE_ROWS as u32) {
+            false => slot,
+            true => {
+                let (tile, row) = split(k, slot, TILE_ROWS as u32);
+                let (low, high) = split(k, row, 2);
+                let tile = k.mul_const(tile, TILE_ROWS as i64);
+                let high = k.mul_const(high, TILE_ROWS as i64 / 2);
+                let row = k.add(tile, high);
+                k.add(row, low)
+            }
+        };
+        k.add_const(row, (pass * rows).into())
+    }
+
+    /// The row, or the last that exists.
+    fn existing(&self, k: &mut Builder, row: Value) -> Value {
+        let last = k.add_const(self.source.rows, -1);
+        k.min(row, last)
+    }
+
+    /// Where the piece of a row goes in a staged block.
+    fn write_offset(&self, k: &mut Builder, row: Value, first: Value) -> Value {
+        let (tile, row) = split(k, row, TILE_ROWS as u32);
+        let (chunk, element) = split(k, first, self.product.staged_elements());
+        let place = k.xor(row, chunk);
+        let place = split(k, place, TILE_ROWS as u32).1;
+        let tile = k.mul_const(tile, self.product.staged_tile().into());
+        let chunk = k.mul_const(chunk, ROW_CHUNKS.into());
+        let place = k.mul_const(place, CHUNK_BYTES.into());
+        let bytes = self.product.op.factors.elem().bytes();
+        let element = k.mul_const(element, bytes.into());
+        let offset = k.add(tile, chunk);
+        let offset = k.add(offset, place);
+        k.add(offset, element)
+    }
+
+    /// Writes 1 / √(mean of squares + eps) of each row to `scales`.
+    fn row_scales(&self, k: &mut Builder, eps: f32, scales: Value) {
+        let target = self.product.target;
+        let waves = self.product.config.waves.iter().product::<u32>();
+        let rows = self.product.config.rows / waves;
+        let wave = k.wave(target);
+        let first = k.mul_const(wave, rows.into());
+        let together = rows.min(NORM_ROWS);
+        let (zero, end) = (k.i32(0), k.i32(rows as i32));
+        k.for_loop(zero, end, together.into(), [], |k, done, []| {
+            let first = k.add(first, done);
+            let rows: Vec<Value> = (0..together).map(|i| k.add_const(first, i.into())).collect();
+            let sums = self.squares(k, &rows);
+            for (row, sum) in rows.into_iter().zip(sums) {
+                let sum = k.reduce_add(sum);
+                let sum = k.reduce_lanes(sum, target.wave, target, |k, a, b| k.add(a, b));
+                let n = k.f32(self.product.k as f32);
+                let mean = k.div(sum, n);
+                let eps = k.f32(eps);
+                let mean = k.add(mean, eps);
+                let scale = k.rsqrt(mean);
+                let to = k.element_u32(scales, Elem::F32, row);
+                k.store(scale, to);
+            }
+            []
+        });
+    }
+
+    /// A lane's share of the sums of squares of rows: four of each row.
+    fn squares(&self, k: &mut Builder, rows: &[Value]) -> Vec<Value> {
+        let target = self.product.target;
+        let addresses: Vec<Value> = rows
+            .iter()
+            .map(|row| {
+                let row = self.existing(k, *row);
+                let offset = k.mul_const(row, i64::from(self.product.k) * 4);
+                k.offset_u32(self.source.x, offset)
+            })
+            .collect();
+        let lane = k.lane(target);
+        let lane = k.mul_const(lane, PIECE.into());
+        let step = target.wave * PIECE;
+        let zeros = vec![k.zero(f32s()); rows.len()];
+        let add = |k: &mut Builder, at: Value, valid: Option<Value>, sums: &[Value]| {
+            let pieces: Vec<Value> = addresses
+                .iter()
+                .map(|row| {
+                    let from = k.element_u32(*row, Elem::F32, at);
+                    let x = k.load_aligned(from, f32s(), 16);
+                    let zero = k.zero(f32s());
+                    valid.map_or(x, |valid| k.select(valid, x, zero))
+                })
+                .collect();
+            let pairs = pieces.into_iter().zip(sums);
+            pairs.map(|(x, sum)| k.fma(x, x, *sum)).collect::<Vec<Value>>()
+        };
+        let whole = self.product.k / step * step;
+        let (zero, end) = (k.i32(0), k.i32(whole as i32));
+        let sums = k.for_values(zero, end, step.into(), &zeros, |k, start, sums| {
+            let at = k.add(start, lane);
+            add(k, at, None, sums)
+        });
+        if whole == self.product.k {
+            return sums;
+        }
+        let at = k.add_const(lane, whole.into());
+        let last = k.i32((self.product.k - PIECE) as i32);
+        let valid = k.cmp(crate::mlir::builder::Cmp::Le, at, last);
+        let at = k.min(at, last);
+        add(k, at, Some(valid), &sums)
+    }
+
+    /// Loads the pieces of a block of K.
+    pub(super) fn load(&self, k: &mut Builder, block: Value) -> Pieces {
+        let start = k.mul_const(block, i64::from(self.product.config.depth) * 4);
+        let mut first = k.mul_const(self.first, 4);
+        // Beyond the last row are zeros; what is loaded beyond the end of a row, zeros will
+        // replace. To be compared with the size of the buffer, an offset must be the lane's.
+        let mut start = start;
+        if self.product.has_tail() {
+            first = k.add(first, start);
+            start = k.i32(0);
+        }
+        let mut pieces = vec![];
+        for row in &self.rows {
+            let lane = k.add(*row, first);
+            pieces.push(k.load_resource(self.source.buffer, lane, start, f32s()));
+        }
+        pieces.extend(self.source.norm.map(|n| k.load_resource(n.weight, first, start, f32s())));
+        Pieces(pieces)
+    }
+
+    /// Stages the pieces of block `block` at offset `buffer`.
+    pub(super) fn stage(&self, k: &mut Builder, block: Value, pieces: &Pieces, buffer: Value) {
+        let valid = self.product.has_tail().then(|| {
+            let done = k.mul_const(block, self.product.config.depth.into());
+            let end = k.i32(self.product.k as i32);
+            let left = k.sub(end, done);
+            k.cmp(crate::mlir::builder::Cmp::Lt, self.first, left)
+        });
+        let writes = self.writes.map(|offset| k.add(offset, buffer));
+        for pass in 0..self.product.passes() {
+            let mut x = pieces.0[pass as usize];
+            if let (Some(scale), Some(weight)) =
+                (self.scales.get(pass as usize), pieces.0.get(self.rows.len()))
+            {
+                let scale = k.splat(*scale, PIECE);
+                x = k.mul(x, scale);
+                x = k.mul(x, *weight);
+            }
+            let words = self.factors(k, x);
+            let zero = k.zero(words.ty);
+            let words = valid.map_or(words, |valid| k.select(valid, words, zero));
+            let (offset, at) = self.written(pass);
+            let to = k.offset_u32(self.shared, writes[offset]);
+            let to = k.offset_const(to, at.into());
+            k.store_aligned(words, to, words.ty.bytes());
+        }
+    }
+
+    /// Which of the two offsets a pass writes at, and how far from it.
+    fn written(&self, pass: u32) -> (usize, u32) {
+        let (rows, tile) = (self.product.pass_rows(), self.product.staged_tile());
+        match rows.is_multiple_of(TILE_ROWS as u32) {
+            true => (0, pass * (rows / TILE_ROWS as u32) * tile),
+            false => ((pass % 2) as usize, pass / 2 * tile),
+        }
+    }
+
+    /// A piece as factors, in words.
+    fn factors(&self, k: &mut Builder, x: Value) -> Value {
+        match self.product.op.factors {
+            MatrixType::F32 => k.bitcast(x, Elem::I32.vec(4)),
+            MatrixType::Bf16 => k.pack_bf16(x, self.product.target),
+            MatrixType::F16 => {
+                let x = match self.product.order {
+                    Order::Natural => x,
+                    Order::Interleaved => k.shuffle(x, x, &[0, 2, 1, 3]),
+                };
+                let x = k.truncf(x, Elem::F16);
+                k.bitcast(x, Elem::I32.vec(2))
+            }
+        }
+    }
+
+    /// The lane's part `part` of 16 bytes of step `step` for the wave's tile `tile` of rows, where
+    /// a chunk of weights makes `parts` of them.
+    pub(super) fn fragment(
+        &self,
+        k: &mut Builder,
+        buffer: Value,
+        parts: u32,
+        (step, part): (u32, u32),
+        tile: u32,
+    ) -> Value {
+        let [row, group] = self.lane;
+        // Chunk (step · groups + group) · parts + part: the lane's bits and the others are apart.
+        let lane_chunk = k.mul_const(group, parts.into());
+        let chunk = step * self.product.groups() * parts + part;
+        let place = k.xor(row, lane_chunk);
+        let low = k.i32((chunk % TILE_ROWS as u32) as i32);
+        let place = k.xor(place, low);
+        let place = k.mul_const(place, CHUNK_BYTES.into());
+        let offset = k.mul_const(lane_chunk, ROW_CHUNKS.into());
+        let offset = k.add(offset, place);
+        let offset = k.add(offset, self.wave);
+        let offset = k.add(offset, buffer);
+        let from = k.offset_u32(self.shared, offset);
+        let more = chunk * ROW_CHUNKS + tile * self.product.staged_tile();
+        let from = k.offset_const(from, more.into());
+        k.load_aligned(from, Elem::I32.vec(4), CHUNK_BYTES)
+    }
+}
+
+fn f32s() -> crate::mlir::Ty {
+    Elem::F32.vec(PIECE)
+}

@@ -1,0 +1,466 @@
+//! The kernels on all chips, in the emulator, against a reference in f64 that rounds the factors as
+//! they do.
+
+use super::*;
+use crate::Target;
+use crate::harness::random_f32;
+use crate::kernels::gpu::testing::{CHIPS, Outcome, Runner, f32_bytes, target, to_f32, unwritten};
+use crate::kernels::section::accumulators;
+use crate::target::MatrixType;
+use half::{bf16, f16};
+use waveloom_ir::{BinaryOp, DType, Expr, F32, GemmOutput, Store, UnaryOp, storage};
+
+/// A sum of K products in f32 has at most two roundings a product (RDNA 3 cuts two products and the
+/// sum so far at a time, CDNA 2 rounds sums of pairs), each of 2⁻²⁴ of what the running sum may be:
+/// three times the root of the products' squares, which sums of products of random signs exceed
+/// once in hundreds of times; that all point one way does not happen with them.
+const ROUNDINGS: f64 = 2.0 * 3.0 / (1 << 24) as f64;
+/// Of the few operations of an epilogue, relative to the result.
+const EPILOGUE: f64 = 2e-6;
+
+/// The largest f16.
+const LARGEST: f64 = 65504.0;
+
+/// A `gemm` with its operands.
+struct Case {
+    m: usize,
+    k: usize,
+    norm_eps: Option<f32>,
+    x: Vec<f32>,
+    norm: Vec<f32>,
+    weights: Vec<Weight>,
+    /// Dense.
+    outputs: Vec<Expr>,
+}
+
+struct Weight {
+    layout: AmdLayout,
+    packed: Vec<u8>,
+    /// Exact.
+    values: Vec<f64>,
+}
+
+impl Weight {
+    fn random(seed: u64, dtype: DType, n: usize, k: usize) -> Weight {
+        let values = random_f32(seed, n * k);
+        let bytes = storage::quantize(dtype, &values, k).unwrap();
+        let layout = AmdLayout::new(dtype, n as u64, k as u64).unwrap();
+        Weight { layout, packed: layout.pack(&bytes), values: exact(dtype, &bytes) }
+    }
+}
+
+/// What stored bytes stand for, without rounding.
+fn exact(dtype: DType, bytes: &[u8]) -> Vec<f64> {
+    let half = |b: &[u8]| f64::from(f16::from_le_bytes([b[0], b[1]]).to_f32());
+    let nibbles = |quants: &[u8], scale: f64, minimum: f64| -> Vec<f64> {
+        let low = quants.iter().map(|q| f64::from(q & 15));
+        let high = quants.iter().map(|q| f64::from(q >> 4));
+        low.chain(high).map(|q| q * scale + minimum).collect()
+    };
+    let blocks = bytes.chunks_exact(dtype.block_bytes() as usize);
+    match dtype {
+        DType::F32 => blocks.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()).collect(),
+        DType::F16 => blocks.map(half).collect(),
+        DType::BF16 => blocks.map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32().into()).collect(),
+        DType::Q8_0 => blocks
+            .flat_map(|b| b[2..].iter().map(|q| half(b) * f64::from(*q as i8)).collect::<Vec<_>>())
+            .collect(),
+        DType::Q4_0 => blocks.flat_map(|b| nibbles(&b[2..], half(b), -8.0 * half(b))).collect(),
+        DType::Q4_1 => blocks.flat_map(|b| nibbles(&b[4..], half(b), half(&b[2..]))).collect(),
+        other => panic!("{other}"),
+    }
+}
+
+/// A factor as the matrix operation of a chip sees it.
+fn factor(value: f64, ty: MatrixType, chip: &str) -> f64 {
+    let (bits, least) = match ty {
+        MatrixType::F16 => (10, -14),
+        MatrixType::Bf16 => (7, -126),
+        MatrixType::F32 => return f64::from(value as f32),
+    };
+    if value == 0.0 {
+        return value;
+    }
+    let exponent = (value.abs().log2().floor() as i32).max(least);
+    let unit = 2f64.powi(exponent - bits);
+    let rounded = (value / unit).round_ties_even() * unit;
+    // MI200's matrix operations take denormals for zeros.
+    if chip == "gfx90a" && rounded.abs() < 2f64.powi(least) {
+        return 0.0;
+    }
+    if ty == MatrixType::F16 { rounded.clamp(-LARGEST, LARGEST) } else { rounded }
+}
+
+impl Case {
+    fn new(m: usize, n: usize, k: usize, dtypes: &[DType], output: Expr) -> Case {
+        let weights = dtypes.iter().zip(3..).map(|(d, seed)| Weight::random(seed, *d, n, k));
+        Case {
+            m,
+            k,
+            norm_eps: None,
+            x: random_f32(1, m * k),
+            norm: random_f32(2, k),
+            weights: weights.collect(),
+            outputs: vec![output],
+        }
+    }
+
+    /// Columns of an output.
+    fn columns(&self, output: &Expr) -> usize {
+        self.weights[accumulators(output)[0]].layout.rows as usize
+    }
+
+    fn spec(&self) -> GemmSpec {
+        GemmSpec {
+            rows: Rows::Many(plan::Expr::Symbol(0)),
+            k: self.k as u64,
+            norm_eps: self.norm_eps,
+            weights: self.weights.iter().map(|weight| weight.layout).collect(),
+            outputs: self
+                .outputs
+                .iter()
+                .map(|expr| GemmOutput { expr: expr.clone(), store: Store::Dense })
+                .collect(),
+            extras: vec![],
+        }
+    }
+
+    fn buffers(&self) -> Vec<Vec<u8>> {
+        let mut buffers = vec![f32_bytes(&self.x)];
+        buffers.extend(self.norm_eps.map(|_| f32_bytes(&self.norm)));
+        buffers.extend(self.weights.iter().map(|weight| weight.packed.clone()));
+        let results = self.outputs.iter().map(|output| self.m * self.columns(output) * 4);
+        buffers.extend(results.map(unwritten));
+        buffers
+    }
+
+    fn runner(&self, name: &str, config: Option<TileConfig>) -> Runner {
+        let target = target(name);
+        let Target::Amd(amd) = &target else { panic!("{name} is a GPU") };
+        let spec = self.spec();
+        let config = config.or_else(|| TileConfig::default_for(&spec, 512, amd)).expect("tiles");
+        let source = kernel(&spec, 512, config, amd).unwrap();
+        Runner::new(source, &target)
+    }
+
+    fn run(&self, runner: &Runner) -> Outcome {
+        runner.run(&self.buffers(), [self.m as i64, 1, 1])
+    }
+
+    fn check(&self, name: &str) {
+        self.check_on(name, &self.runner(name, None));
+    }
+
+    /// Runs and compares.
+    fn check_on(&self, name: &str, runner: &Runner) -> Outcome {
+        let outcome = self.run(runner);
+        let first = outcome.buffers.len() - self.outputs.len();
+        let summary = &runner.source.summary;
+        for (output, bytes) in self.outputs.iter().zip(&outcome.buffers[first..]) {
+            let columns = self.columns(output);
+            let wanted = self.reference(output, name);
+            for (i, (got, (want, tolerance))) in to_f32(bytes).into_iter().zip(wanted).enumerate() {
+                let (row, column) = (i / columns, i % columns);
+                let error = (f64::from(got) - want).abs();
+                assert!(
+                    error <= tolerance,
+                    "{name} {summary}, M = {}: {output} [{row}, {column}] is {got}, should be \
+                     {want}, error {error:.3e} > {tolerance:.3e}",
+                    self.m
+                );
+            }
+        }
+        assert_eq!(outcome.statistics.lds.conflict_cycles, 0, "{name} {summary}");
+        let matrix = |mnemonic: &str| mnemonic.contains("mfma") || mnemonic.contains("wmma");
+        assert!(
+            outcome.statistics.mnemonics.keys().any(|m| matrix(m)),
+            "{name} {summary}: no matrix operation"
+        );
+        outcome
+    }
+
+    /// Row `m` of x after the norm, as factors, and the largest step between neighbouring factors.
+    fn factors(&self, m: usize, ty: MatrixType, chip: &str) -> (Vec<f64>, f64) {
+        let x: Vec<f64> = self.x[m * self.k..][..self.k].iter().map(|x| f64::from(*x)).collect();
+        let mean = x.iter().map(|x| x * x).sum::<f64>() / self.k as f64;
+        let mut step = 0.0f64;
+        let normed = |(x, w): (&f64, &f32)| match self.norm_eps {
+            None => *x,
+            Some(eps) => {
+                let value = x / (mean + f64::from(eps)).sqrt() * f64::from(*w);
+                let half_step = match ty {
+                    MatrixType::F16 => 2f64.powi(-11),
+                    MatrixType::Bf16 => 2f64.powi(-8),
+                    MatrixType::F32 => 2f64.powi(-24),
+                };
+                step = step.max(2.0 * half_step * value.abs());
+                value
+            }
+        };
+        let normed: Vec<f64> = x.iter().zip(&self.norm).map(normed).collect();
+        (normed.iter().map(|x| factor(*x, ty, chip)).collect(), step)
+    }
+
+    /// An output and its tolerances.
+    fn reference(&self, output: &Expr, chip: &str) -> Vec<(f64, f64)> {
+        let rows = (0..self.m).map(|m| {
+            let sums: Vec<Vec<(f64, f64)>> = (0..self.weights.len())
+                .map(|weight| match accumulators(output).contains(&weight) {
+                    true => self.sums(m, weight, chip),
+                    false => vec![],
+                })
+                .collect();
+            let of_column = |n: usize| {
+                let sums: Vec<(f64, f64)> =
+                    sums.iter().map(|sums| sums.get(n).copied().unwrap_or_default()).collect();
+                evaluate(output, &sums)
+            };
+            (0..self.columns(output)).map(of_column).collect::<Vec<_>>()
+        });
+        rows.flatten().collect()
+    }
+
+    /// The products of a row of x with a weight, with their tolerances.
+    fn sums(&self, m: usize, weight: usize, chip: &str) -> Vec<(f64, f64)> {
+        let weight = &self.weights[weight];
+        let ty = fragments::factors(weight.layout.dtype).unwrap();
+        let (x, step) = self.factors(m, ty, chip);
+        let row = |row: &[f64]| {
+            let row: Vec<f64> = row.iter().map(|w| factor(*w, ty, chip)).collect();
+            let products = || row.iter().zip(&x).map(|(w, x)| w * x);
+            let size = products().map(|p| p * p).sum::<f64>().sqrt();
+            let largest = row.iter().fold(0.0f64, |a, w| a.max(w.abs()));
+            // A last bit of the norm may round one or two activations the other way.
+            let tolerance = ROUNDINGS * self.k as f64 * size + 2.0 * step * largest;
+            (products().sum(), tolerance)
+        };
+        weight.values.chunks_exact(self.k).map(row).collect()
+    }
+}
+
+/// An output of sums with tolerances, with its own.
+fn evaluate(output: &Expr, sums: &[(f64, f64)]) -> (f64, f64) {
+    let at = |signs: usize| {
+        let moved = sums.iter().enumerate().map(|(i, (sum, tolerance))| {
+            if signs >> i & 1 == 1 { sum + tolerance } else { sum - tolerance }
+        });
+        eval(output, &moved.collect::<Vec<_>>())
+    };
+    let result = eval(output, &sums.iter().map(|sum| sum.0).collect::<Vec<_>>());
+    let corners = (0..1 << sums.len()).map(|signs| (at(signs) - result).abs());
+    let tolerance = corners.fold(0.0, f64::max) + EPILOGUE * result.abs();
+    (result, tolerance)
+}
+
+fn eval(expr: &Expr, sums: &[f64]) -> f64 {
+    match expr {
+        Expr::Acc(i) => sums[*i as usize],
+        Expr::Const(F32(value)) => (*value).into(),
+        Expr::Unary(UnaryOp::Sigmoid, x) => 1.0 / (1.0 + (-eval(x, sums)).exp()),
+        Expr::Binary(BinaryOp::Mul, x, y) => eval(x, sums) * eval(y, sums),
+        other => panic!("the reference has no {other}"),
+    }
+}
+
+fn silu_product() -> Expr {
+    let silu =
+        Expr::binary(BinaryOp::Mul, Expr::Acc(0), Expr::unary(UnaryOp::Sigmoid, Expr::Acc(0)));
+    Expr::binary(BinaryOp::Mul, silu, Expr::Acc(1))
+}
+
+fn amd(name: &str) -> AmdTarget {
+    AmdTarget::from_name(name).unwrap()
+}
+
+/// Chips that multiply weights of this dtype in matrices.
+fn chips(dtype: DType) -> impl Iterator<Item = &'static str> {
+    CHIPS.into_iter().filter(move |name| product::op(&amd(name), &[dtype]).is_some())
+}
+
+/// Shapes `(n, k)`, none of whole tiles in both, and rows of x.
+const SHAPES: [(usize, usize); 4] = [(1, 32), (17, 96), (80, 544), (192, 576)];
+const ROWS: [usize; 4] = [1, 17, 64, 100];
+
+fn check_shapes(dtype: DType) {
+    for name in chips(dtype) {
+        for (n, k) in SHAPES {
+            let runner = Case::new(1, n, k, &[dtype], Expr::Acc(0)).runner(name, None);
+            for m in ROWS {
+                Case::new(m, n, k, &[dtype], Expr::Acc(0)).check_on(name, &runner);
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_f32() {
+    check_shapes(DType::F32);
+}
+
+#[test]
+fn products_of_f16() {
+    check_shapes(DType::F16);
+}
+
+#[test]
+fn products_of_bf16() {
+    check_shapes(DType::BF16);
+}
+
+#[test]
+fn products_of_q8_0() {
+    check_shapes(DType::Q8_0);
+}
+
+#[test]
+fn products_of_q4_0() {
+    check_shapes(DType::Q4_0);
+}
+
+#[test]
+fn products_of_q4_1() {
+    check_shapes(DType::Q4_1);
+}
+
+#[test]
+fn norm_and_gated_product() {
+    for dtypes in [
+        [DType::F16, DType::F16],
+        [DType::Q4_1, DType::Q4_1],
+        [DType::Q4_0, DType::Q8_0],
+        [DType::F16, DType::Q4_1],
+        [DType::BF16, DType::BF16],
+    ] {
+        for name in chips(dtypes[0]) {
+            let case = |m| {
+                let mut case = Case::new(m, 80, 288, &dtypes, silu_product());
+                case.norm_eps = Some(1e-5);
+                case
+            };
+            let runner = case(1).runner(name, None);
+            for m in [3, 33] {
+                case(m).check_on(name, &runner);
+            }
+        }
+    }
+}
+
+/// K split among workgroups, whose sums are added in order: equal bits each time.
+#[test]
+fn split_k() {
+    for name in ["gfx942", "gfx1100", "gfx1201"] {
+        let waves = 256 / amd(name).wave;
+        let config =
+            TileConfig { rows: 32, columns: 64, waves: [2, waves / 2], depth: 128, splits: 4 };
+        for dtype in [DType::Q4_1, DType::BF16] {
+            let runner = Case::new(1, 80, 2176, &[dtype], Expr::Acc(0)).runner(name, Some(config));
+            for m in [5, 40] {
+                Case::new(m, 80, 2176, &[dtype], Expr::Acc(0)).check_on(name, &runner);
+            }
+        }
+    }
+}
+
+/// Tiles of all sizes, waves along rows and columns.
+#[test]
+fn every_tile() {
+    for (name, dtype, depth) in
+        [("gfx942", DType::Q4_1, 128), ("gfx950", DType::F16, 64), ("gfx1100", DType::Q8_0, 64)]
+    {
+        let all = 256 / amd(name).wave;
+        for (rows, columns) in [(16u32, 128u32), (32, 192), (64, 64), (128, 128)] {
+            for along in [1, 2, 4] {
+                let waves = [along, all / along];
+                if !rows.is_multiple_of(16 * along) || !columns.is_multiple_of(16 * waves[1]) {
+                    continue;
+                }
+                let config = TileConfig { rows, columns, waves, depth, splits: 1 };
+                let case = Case::new(150, 200, 416, &[dtype], Expr::Acc(0));
+                case.check_on(name, &case.runner(name, Some(config)));
+            }
+        }
+    }
+}
+
+#[test]
+fn large_activations_saturate() {
+    for name in CHIPS {
+        let mut case = Case::new(4, 16, 64, &[DType::F16], Expr::Acc(0));
+        case.x[5] = 1e6;
+        case.x[70] = -1e9;
+        case.check(name);
+    }
+}
+
+/// In the steady state nothing waits for all loads, and quants and plain weights are loaded 16
+/// bytes a lane.
+#[test]
+fn hot_loops() {
+    for name in CHIPS {
+        for dtype in [DType::BF16, DType::Q4_1] {
+            let mut case = Case::new(1, 16, 32, &[dtype], Expr::Acc(0));
+            case.k = 4096;
+            case.weights[0].layout = AmdLayout::new(dtype, 4096, 4096).unwrap();
+            let (spec, amd) = (case.spec(), amd(name));
+            let config = TileConfig::default_for(&spec, 512, &amd).unwrap();
+            let source = kernel(&spec, 512, config, &amd).unwrap();
+            let compiled = crate::compile(&source.text, &target(name), false).unwrap();
+            let facts = compiled.facts.unwrap();
+            println!("{name} {dtype} {config:?}: {facts:?}");
+            let hot = facts.hot_loop.unwrap();
+            assert!(hot.matrix > 0, "{name} {dtype}");
+            assert_eq!(hot.full_waits, 0, "{name} {dtype}");
+            assert_eq!([facts.spills, facts.private_bytes], [0, 0], "{name} {dtype}");
+            // Scales of q4_1 are four bytes each; all else is loaded 16 bytes at a time.
+            if dtype == DType::BF16 {
+                assert_eq!(hot.narrow_loads, 0, "{name}");
+            }
+        }
+    }
+}
+
+/// Sections that share a loop, and one that has its own.
+#[test]
+fn three_sections() {
+    for name in CHIPS {
+        let case = |m| {
+            let acc = Expr::Acc(0);
+            let mut case = Case::new(m, 144, 608, &[DType::Q4_1, DType::Q8_0, DType::Q4_1], acc);
+            for (slot, n) in [(1, 48), (2, 80)] {
+                let dtype = case.weights[slot].layout.dtype;
+                case.weights[slot] = Weight::random(slot as u64 + 9, dtype, n, 608);
+            }
+            case.norm_eps = Some(1e-5);
+            case.outputs = (0..3).map(Expr::Acc).collect();
+            case
+        };
+        let runner = case(1).runner(name, None);
+        for m in [9, 70] {
+            case(m).check_on(name, &runner);
+        }
+    }
+}
+
+/// Weights are read once by each workgroup that needs them, x once by each, and a block of it twice
+/// at the end of its rows. RDNA 3 wants all weights in both halves of a wave.
+#[test]
+fn bytes_read() {
+    for name in CHIPS {
+        for (dtype, bits) in [(DType::BF16, 16.0), (DType::Q4_1, 5.0)] {
+            let (m, n, k) = (128, 256, 1024);
+            let case = Case::new(m, n, k, &[dtype], Expr::Acc(0));
+            let config = TileConfig::default_for(&case.spec(), 512, &amd(name)).unwrap();
+            let config = TileConfig { splits: 1, ..config };
+            let outcome = case.check_on(name, &case.runner(name, Some(config)));
+            let [row_tiles, column_tiles] =
+                [m.div_ceil(config.rows as usize), n.div_ceil(config.columns as usize)];
+            let copies = if amd(name).layout == MatrixLayout::Wmma3 { 2.0 } else { 1.0 };
+            let copies = copies * f64::from(config.waves[0]);
+            let weights = (row_tiles * n * k) as f64 * bits / 8.0 * copies;
+            let x = (column_tiles * m * (k + config.depth as usize)) as f64 * 4.0;
+            let read = outcome.statistics.bytes_read as f64;
+            let most = weights + x;
+            assert!(read <= 1.01 * most, "{name} {dtype} {config:?}: {read} of {most}");
+        }
+    }
+}
