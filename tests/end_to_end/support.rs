@@ -78,12 +78,23 @@ pub fn session_with_context(compiled: &Compiled, threads: usize, context: Option
 
 /// Greedy tokens after `prompt`, with the logits that each was chosen from.
 pub fn greedy(session: &mut Session, prompt: &[u32], count: usize) -> (Vec<u32>, Vec<Vec<f32>>) {
+    generate(session, prompt, count, SamplingParams::GREEDY, true)
+}
+
+/// Tokens after `prompt`, and the logits that each was chosen from if they are wanted.
+pub fn generate(
+    session: &mut Session,
+    prompt: &[u32],
+    count: usize,
+    sampling: SamplingParams,
+    with_logits: bool,
+) -> (Vec<u32>, Vec<Vec<f32>>) {
     let (mut tokens, mut logits) = (vec![], vec![]);
     let options = GenerateOptions {
         max_new_tokens: count,
-        sampling: SamplingParams::GREEDY,
+        sampling,
         ignore_eos: true,
-        logits: true,
+        logits: with_logits,
         ..GenerateOptions::default()
     };
     session
