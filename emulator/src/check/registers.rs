@@ -73,7 +73,7 @@ impl Registers {
     pub fn after(&mut self, asm: &Instruction, effects: &Effects) {
         // Half of what a pair is moved from may be undefined, and only that half of the pair is.
         let written = match ["v_pk_mov", "v_mov_b64"].iter().any(|m| asm.mnemonic.starts_with(m)) {
-            true => self.some_source_written(effects),
+            true => !self.sources_unwritten(effects),
             false => !is_copy(asm) || self.sources_written(effects),
         };
         for row in effects.vector_writes.iter().flat_map(Range::clone) {
@@ -84,11 +84,13 @@ impl Registers {
         }
     }
 
-    fn some_source_written(&self, effects: &Effects) -> bool {
+    /// Whether there are sources and none was ever written.
+    fn sources_unwritten(&self, effects: &Effects) -> bool {
         let mut vectors = effects.vector_reads.iter().flat_map(Range::clone);
         let mut scalars = effects.scalar_reads.iter().flat_map(Range::clone);
-        vectors.any(|row| self.vector_written[usize::from(row)])
-            || scalars.any(|index| self.scalar_written[usize::from(index)])
+        let any = !effects.vector_reads.is_empty() || !effects.scalar_reads.is_empty();
+        any && vectors.all(|row| !self.vector_written[usize::from(row)])
+            && scalars.all(|index| !self.scalar_written[usize::from(index)])
     }
 
     fn sources_written(&self, effects: &Effects) -> bool {
