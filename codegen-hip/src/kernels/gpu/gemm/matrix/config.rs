@@ -37,6 +37,9 @@ const BARRIER: f64 = 100.0;
 /// Most accumulators of a lane in waves of 64, half as many in those of 32, whose lanes hold twice
 /// as much of everything: leaves registers for what is loaded ahead.
 const MOST_SUMS: u32 = 128;
+/// Most registers of a lane for accumulators and the weights of a block together, in waves of 32:
+/// of 256, the rest is for fragments, addresses and what is unpacked.
+const MOST_NARROW: u32 = 144;
 /// Most registers of a lane for pieces of x on their way.
 const MOST_PIECES: u32 = 32;
 /// Most columns of a tile, where a head has no more.
@@ -123,8 +126,23 @@ impl Shape<'_> {
             || (blocks >= 4 * u64::from(config.splits)
                 && self.tiles(config) <= waveloom_plan::SCRATCH_COUNTERS / 4
                 && self.partial_bytes(config) <= MOST_PARTIALS);
-        let most = if self.target.wave == 32 { MOST_SUMS / 2 } else { MOST_SUMS };
-        whole && sums <= most && (4..=MOST_PIECES).contains(&pieces) && split
+        let narrow = self.target.wave == 32;
+        let most = if narrow { MOST_SUMS / 2 } else { MOST_SUMS };
+        let ahead = !narrow || sums + self.weight_registers(config) <= MOST_NARROW;
+        whole && sums <= most && ahead && (4..=MOST_PIECES).contains(&pieces) && split
+    }
+
+    /// Registers of a lane for the weights of a block of K.
+    fn weight_registers(&self, config: &TileConfig) -> u32 {
+        let tiles = config.columns / config.waves[1] / TILE_ROWS as u32;
+        let twice = if self.target.layout == MatrixLayout::Wmma3 { 2 } else { 1 };
+        let of_tile = |weight: &AmdLayout| {
+            let chunks = config.depth / weight.chunk_elements() as u32;
+            let lanes_of_chunk = TILE_ROWS as u32 * twice;
+            chunks * lanes_of_chunk * 4 / self.target.wave
+        };
+        let section = |weights: &Vec<AmdLayout>| weights.iter().map(of_tile).sum::<u32>();
+        tiles * self.sections.iter().map(section).max().unwrap_or(0)
     }
 
     fn k(&self) -> u64 {
