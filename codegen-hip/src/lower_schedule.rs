@@ -85,6 +85,7 @@ pub fn lower_schedule(
         target: target.name().to_string(),
         requires: target.requires().into_iter().map(String::from).collect(),
         weights: target.weights().to_string(),
+        synthetic: None,
         machine: target.machine(),
         model: plan::ModelInfo {
             name: module.name.clone(),

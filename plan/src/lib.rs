@@ -8,6 +8,7 @@ pub mod artifact;
 pub mod expr;
 pub mod layout;
 pub mod plan;
+pub mod synthetic;
 mod text;
 #[cfg(test)]
 mod toy;
@@ -17,4 +18,5 @@ pub use artifact::{Artifact, ArtifactError, ArtifactInfo, Section, write_artifac
 pub use expr::{Expr, Symbols};
 pub use layout::{Layout, Placement};
 pub use plan::*;
+pub use synthetic::{Content, Fill, NumberForm, Synthetic};
 pub use verify::PlanError;

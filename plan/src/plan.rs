@@ -4,6 +4,7 @@
 //! where they lie, the kernels of the code object, and the programs: flat lists of launches.
 
 use crate::expr::{Expr, SymbolId, Symbols};
+use crate::synthetic::Synthetic;
 use serde::{Deserialize, Serialize};
 
 /// Version of the plan's data model; a runtime refuses any other.
@@ -314,6 +315,9 @@ pub struct Plan {
     pub machine: Option<Machine>,
     /// Name of the packed weights that its kernels read: targets may share them.
     pub weights: String,
+    /// What stands for weights that the artifact does not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synthetic: Option<Synthetic>,
     /// The model.
     pub model: ModelInfo,
     /// Symbols.

@@ -23,6 +23,10 @@ impl fmt::Display for Plan {
             writeln!(f, "  {} in {}..={}", symbol.name, symbol.min, symbol.max)?;
         }
         self.fmt_segments(f)?;
+        if let Some(synthetic) = &self.synthetic {
+            writeln!(f, "\nsynthetic weights, seed {}", synthetic.seed)?;
+            synthetic.fills.iter().try_for_each(|fill| writeln!(f, "  {fill}"))?;
+        }
         writeln!(f, "\nbuffers")?;
         for (id, buffer) in self.buffers.iter().enumerate() {
             self.fmt_buffer(f, id, buffer)?;

@@ -91,6 +91,7 @@ pub fn plan() -> Plan {
         requires: vec!["avx2".into(), "fma".into()],
         machine: None,
         weights: "cpu".into(),
+        synthetic: None,
         model,
         symbols: vec![symbol("T", 4), symbol("S", 128), symbol("C", 128)],
         buffers: buffers(),

@@ -11,7 +11,8 @@
 //! - grids are not negative, and no grid or scalar argument overflows;
 //! - a launch writes only buffers among its arguments, and no constants; a buffer that it writes
 //!   overlaps none of its other arguments, unless both are the same range;
-//! - the decode loop's buffers are in the io segment, and hold what they must.
+//! - the decode loop's buffers are in the io segment, and hold what they must;
+//! - fills of synthetic weights lie inside the constants segment, and their numbers are finite.
 
 use crate::expr::Expr;
 use crate::layout::{Layout, MAX_BYTES};
@@ -117,10 +118,10 @@ pub enum PlanError {
     },
 }
 
-type Result<T = (), E = PlanError> = std::result::Result<T, E>;
+pub(crate) type Result<T = (), E = PlanError> = std::result::Result<T, E>;
 
 /// Fails with `problem` at `place` unless `holds`.
-fn ensure(holds: bool, place: impl Into<String>, problem: &'static str) -> Result {
+pub(crate) fn ensure(holds: bool, place: impl Into<String>, problem: &'static str) -> Result {
     if holds { Ok(()) } else { Err(PlanError::Invalid { place: place.into(), problem }) }
 }
 
@@ -173,6 +174,9 @@ impl Plan {
         ensure(self.scratch_bytes <= MAX_BYTES, "scratch", "more than 2^48 bytes")?;
         let layouts = self.sample_layouts()?;
         self.verify_decode_loop(&layouts)?;
+        if let Some(synthetic) = &self.synthetic {
+            layouts.iter().try_for_each(|layout| synthetic.verify(layout.constants))?;
+        }
         for program in &self.programs {
             for (index, launch) in program.launches.iter().enumerate() {
                 let place = format!("program `{}`, launch {index}", program.name);

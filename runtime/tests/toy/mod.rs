@@ -108,6 +108,7 @@ pub fn plan() -> Plan {
         requires: vec![],
         machine: None,
         weights: "cpu".into(),
+        synthetic: None,
         model,
         symbols: vec![symbol("T", CHUNK), symbol("S", CONTEXT), symbol("C", CONTEXT)],
         buffers: buffers(),
@@ -146,6 +147,17 @@ fn weight(token: u32, scale: u32) -> u32 {
 /// The weights as bytes.
 pub fn weights(scale: u32) -> Vec<u8> {
     (0..VOCAB).flat_map(|token| weight(token, scale).to_le_bytes()).collect()
+}
+
+/// What makes up the weights from byte `offset` of the constants segment on, and random bytes before
+/// them.
+pub fn synthetic(offset: u64, scale: u32) -> Synthetic {
+    let weights = weights(scale);
+    let fills = vec![
+        Fill::range(0, offset.max(1), Content::Bytes),
+        Fill::range(offset, weights.len() as u64, Content::Repeat(weights)),
+    ];
+    Synthetic { seed: 9, fills }
 }
 
 /// The kernels as a shared object; `None`, and a word about it, where there is no C compiler.
