@@ -30,6 +30,7 @@ mod generate;
 mod hip;
 mod program;
 mod session;
+mod synthetic;
 mod text;
 
 pub use device::{

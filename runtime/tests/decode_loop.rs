@@ -68,6 +68,22 @@ fn tokens_do_not_depend_on_threads_chunks_or_context() {
     }
 }
 
+/// Weights that the artifact has are not read where the plan says how to make them.
+#[test]
+fn synthetic_weights_are_made_up_at_load() {
+    let toy = toy!(|plan| plan.synthetic = Some(toy::synthetic(0, 2)));
+    let mut pieces = vec![];
+    let loaded = Session::load_with_progress(&toy.artifact(), LoadOptions::default(), &mut |p| {
+        pieces.push((p.done, p.total));
+    });
+    let mut session = loaded.unwrap();
+    let bytes = u64::from(4 * VOCAB);
+    assert_eq!(pieces, [(bytes, bytes)]);
+    assert_eq!(session.allocated_bytes(), session.peak_bytes());
+    let start = prompt(7);
+    assert_eq!(generate(&mut session, &start, &options(9)).1, continuation(&start, 9, 2));
+}
+
 #[test]
 fn logits_are_those_the_token_was_chosen_from() {
     let toy = toy!();

@@ -82,6 +82,7 @@ fn scene() {
         "slow" => slow(),
         "count" => count(),
         "large" => large(),
+        "synthetic" => synthetic(),
         "choose" => choose(),
         "devices" => say(serde_json::to_string(&devices()[1..]).unwrap()),
         "load" => say(load_error(DeviceKind::Hip(0), |_| {})),
@@ -254,6 +255,37 @@ fn large() {
     });
     let start = prompt(5);
     assert_eq!(generate(&mut loaded.unwrap(), &start, &options(6)), continuation(&start, 6, 1));
+    say(format!("{pieces:?} of {all}"));
+}
+
+/// Synthetic weights are made in the pieces that go up.
+#[test]
+fn synthetic_weights_go_up_in_pieces() {
+    if !clang() {
+        return;
+    }
+    let Some(stage) = Stage::new("gfx942") else { return };
+    assert_snapshot!(stage.play("synthetic"), @"[33554432, 67108864, 67109120] of 67109120");
+}
+
+fn synthetic() {
+    let folder = tempfile::tempdir().unwrap();
+    let code = gpu_code(folder.path(), &chip()).expect("the test has looked for clang");
+    let mut plan = gpu_plan(&chip());
+    let before = 64 << 20;
+    plan.segments.constants = (before + 256).into();
+    plan.buffers[0].offset = before.into();
+    plan.synthetic = Some(toy::synthetic(before as u64, 1));
+    let toy = Toy::write(folder, &[plan], &code, &[]);
+    let (mut pieces, mut all) = (vec![], 0);
+    let loaded = Session::load_with_progress(&toy.artifact(), hip(None), &mut |progress| {
+        pieces.push(progress.done);
+        all = progress.total;
+    });
+    let mut session = loaded.unwrap();
+    assert_eq!(session.allocated_bytes(), session.peak_bytes());
+    let start = prompt(5);
+    assert_eq!(generate(&mut session, &start, &options(6)), continuation(&start, 6, 1));
     say(format!("{pieces:?} of {all}"));
 }
 

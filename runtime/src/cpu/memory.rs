@@ -1,28 +1,33 @@
 //! The plan's segments in memory: weights mapped from the artifact, the rest anonymous, zeroed
-//! and allocated once.
+//! and allocated once; and so are synthetic weights, which are made up at load.
 #![allow(unsafe_code)]
 
-use crate::device::{DeviceError, LoadRequest};
+use crate::device::{DeviceError, LoadProgress, LoadRequest};
+use crate::synthetic;
 use memmap2::{Advice, MmapMut};
 use std::ops::Range;
-use waveloom_plan::{Artifact, ArtifactError, BufferId, Layout, Segment};
+use waveloom_plan::{Artifact, ArtifactError, BufferId, Layout, Segment, Synthetic};
 
 /// Areas of at least this size are offered huge pages.
 const HUGE: u64 = 2 << 20;
+
+/// After so many bytes of synthetic weights, whoever waits for them is told.
+const PROGRESS_BYTES: usize = 256 << 20;
 
 /// An anonymous area, aligned to a page. Kernels write it through its address.
 struct Area {
     address: usize,
     bytes: u64,
-    /// Keeps the mapping; never dereferenced, so that no reference is alive while kernels write.
-    _map: Option<MmapMut>,
+    /// Keeps the mapping; not dereferenced after it was filled, so that no reference is alive while
+    /// kernels write.
+    map: Option<MmapMut>,
 }
 
 impl Area {
     /// `bytes` zero bytes; `touch` asks for the pages now instead of at their first use.
     fn new(what: &'static str, bytes: u64, touch: bool) -> Result<Area, DeviceError> {
         if bytes == 0 {
-            return Ok(Area { address: 64, bytes, _map: None });
+            return Ok(Area { address: 64, bytes, map: None });
         }
         let fail = |source| DeviceError::Memory { what, bytes, source };
         let length =
@@ -36,15 +41,75 @@ impl Area {
             map.fill(0);
         }
         let address = map.as_mut_ptr().expose_provenance();
-        Ok(Area { address, bytes, _map: Some(map) })
+        Ok(Area { address, bytes, map: Some(map) })
+    }
+
+    /// A constants segment of `bytes` bytes that is made up.
+    fn synthetic(
+        synthetic: &Synthetic,
+        bytes: u64,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Area, DeviceError> {
+        let mut area = Area::new("synthetic weights", bytes, false)?;
+        let (mut done, total) = (0, bytes);
+        for piece in area.map.iter_mut().flat_map(|map| map.chunks_mut(PROGRESS_BYTES)) {
+            synthetic::fill(synthetic, done, piece);
+            done += piece.len() as u64;
+            progress(LoadProgress { done, total });
+        }
+        if let Some(map) = &mut area.map {
+            // Anew: what was written through went another way.
+            area.address = map.as_mut_ptr().expose_provenance();
+        }
+        Ok(area)
+    }
+}
+
+/// The constants segment.
+enum Constants {
+    /// In the artifact's file.
+    Mapped { _artifact: Artifact, address: usize, bytes: u64 },
+    /// In memory.
+    Synthetic(Area),
+}
+
+impl Constants {
+    fn load(request: &mut LoadRequest<'_>) -> Result<Constants, DeviceError> {
+        let (artifact, needed) = (request.artifact, request.layout.constants);
+        if let Some(synthetic) = &request.plan.synthetic {
+            return Area::synthetic(synthetic, needed, request.progress).map(Constants::Synthetic);
+        }
+        let weights = artifact.constants(&request.plan.weights)?;
+        if (weights.len() as u64) < needed {
+            return Err(DeviceError::Artifact(ArtifactError::Constants {
+                path: artifact.path().into(),
+                target: request.plan.target.clone(),
+                found: weights.len() as u64,
+                expected: needed,
+            }));
+        }
+        let address = weights.as_ptr().expose_provenance();
+        Ok(Constants::Mapped { _artifact: artifact.clone(), address, bytes: needed })
+    }
+
+    fn address(&self) -> usize {
+        match self {
+            Constants::Mapped { address, .. } => *address,
+            Constants::Synthetic(area) => area.address,
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Constants::Mapped { bytes, .. } => *bytes,
+            Constants::Synthetic(area) => area.bytes,
+        }
     }
 }
 
 /// All memory of a loaded plan.
 pub struct Memory {
-    /// Holds the constants.
-    _artifact: Artifact,
-    constants: usize,
+    constants: Constants,
     arena: Area,
     state: Area,
     io: Area,
@@ -55,19 +120,9 @@ pub struct Memory {
 
 impl Memory {
     /// Allocates segments and the scratch areas of `workers` workers, and checks the weights.
-    pub fn allocate(request: &LoadRequest<'_>, workers: usize) -> Result<Memory, DeviceError> {
-        let (artifact, layout) = (request.artifact.clone(), request.layout.clone());
-        let target = &request.plan.target;
-        let constants = artifact.constants(&request.plan.weights)?;
-        if (constants.len() as u64) < layout.constants {
-            return Err(DeviceError::Artifact(ArtifactError::Constants {
-                path: artifact.path().into(),
-                target: target.clone(),
-                found: constants.len() as u64,
-                expected: layout.constants,
-            }));
-        }
-        let constants = constants.as_ptr().expose_provenance();
+    pub fn allocate(request: &mut LoadRequest<'_>, workers: usize) -> Result<Memory, DeviceError> {
+        let layout = request.layout.clone();
+        let constants = Constants::load(request)?;
         // The arena and what the host exchanges are used in full by the first step; the KV cache
         // only as far as the conversation gets.
         let scratch = (0..workers).map(|_| Area::new("scratch", layout.scratch, true));
@@ -78,14 +133,13 @@ impl Memory {
             io: Area::new("input and output", layout.io, true)?,
             scratch: scratch.collect::<Result<_, _>>()?,
             layout,
-            _artifact: artifact,
         })
     }
 
     /// Bytes of all segments and scratch areas.
     pub fn bytes(&self) -> u64 {
         let areas = [&self.arena, &self.state, &self.io].into_iter().chain(&self.scratch);
-        self.layout.constants + areas.map(|area| area.bytes).sum::<u64>()
+        self.constants.bytes() + areas.map(|area| area.bytes).sum::<u64>()
     }
 
     /// Addresses of the workers' scratch areas.
@@ -97,7 +151,7 @@ impl Memory {
     pub fn address(&self, buffer: BufferId) -> Option<usize> {
         let placement = self.layout.buffers.get(buffer)?;
         let base = match placement.segment {
-            Segment::Constants => self.constants,
+            Segment::Constants => self.constants.address(),
             Segment::Arena => self.arena.address,
             Segment::State => self.state.address,
             Segment::Io => self.io.address,

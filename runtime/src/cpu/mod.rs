@@ -72,10 +72,10 @@ impl Device for Cpu {
         best.ok_or_else(|| refusal.unwrap_or_else(|| DeviceError::NoPlan { found: found() }))
     }
 
-    fn load(&self, request: LoadRequest<'_>) -> Result<Box<dyn LoadedPlan>, DeviceError> {
+    fn load(&self, mut request: LoadRequest<'_>) -> Result<Box<dyn LoadedPlan>, DeviceError> {
         let plan = request.plan;
         features::check(&plan.target, &plan.requires)?;
-        let memory = Memory::allocate(&request, self.threads)?;
+        let memory = Memory::allocate(&mut request, self.threads)?;
         let code = Code::load(request.artifact.code(&plan.target)?, plan)?;
         let programs = Arc::new(Programs::resolve(plan, &memory, &code)?);
         let executor = Executor::start(programs, memory.scratch(), plan.symbols.clone())?;

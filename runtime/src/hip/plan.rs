@@ -8,6 +8,7 @@ use super::ring::Ring;
 use super::staging::Staging;
 use crate::device::{DeviceError, LoadProgress, LoadRequest, LoadedPlan};
 use crate::program::{self, Resolve};
+use crate::synthetic;
 use std::ffi::c_void;
 use std::ops::Range;
 use std::ptr;
@@ -288,39 +289,53 @@ fn upload(
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<(), DeviceError> {
     let total = to.bytes;
-    let copied =
-        artifact.constants_while_checked(&plan.weights, |weights| {
-            match usize::try_from(total).ok().and_then(|total| weights.get(..total)) {
-                Some(weights) => copy(gpu, weights, to, stream, progress),
-                None => Err(DeviceError::Artifact(ArtifactError::Constants {
-                    path: artifact.path().into(),
-                    target: plan.target.clone(),
-                    found: weights.len() as u64,
-                    expected: total,
-                })),
-            }
+    if let Some(synthetic) = &plan.synthetic {
+        return send(gpu, to, stream, progress, &mut |start, part| {
+            part.fill(0);
+            synthetic::fill(synthetic, start, part);
         });
+    }
+    let copied = artifact.constants_while_checked(&plan.weights, |weights| {
+        match usize::try_from(total).ok().and_then(|total| weights.get(..total)) {
+            Some(weights) => send(gpu, to, stream, progress, &mut |start, part| {
+                // `start` is below the number of weights' bytes.
+                let start = start as usize;
+                part.copy_from_slice(&weights[start..start + part.len()]);
+            }),
+            None => Err(DeviceError::Artifact(ArtifactError::Constants {
+                path: artifact.path().into(),
+                target: plan.target.clone(),
+                found: weights.len() as u64,
+                expected: total,
+            })),
+        }
+    });
     copied?
 }
 
-/// Copies weights in few large pieces: while the device takes one, the host fills the next.
-fn copy(
+/// Fills device memory in few large pieces: while the device takes one, `write` makes the next. It
+/// gets the offset of a piece, and where that goes, whose content is anything.
+fn send(
     gpu: Gpu,
-    weights: &[u8],
     to: &DeviceMemory,
     stream: Stream,
     progress: &mut dyn FnMut(LoadProgress),
+    write: &mut dyn FnMut(u64, &mut [u8]),
 ) -> Result<(), DeviceError> {
-    let total = weights.len() as u64;
-    let piece = weights.len().min(UPLOAD_BYTES);
-    let mut staging = Staging::new(gpu, stream, 2, piece)?;
-    let mut done = 0;
-    for part in weights.chunks(piece.max(1)) {
-        let address = to.address(done).unwrap_or_default();
+    let total = to.bytes;
+    let piece = total.min(UPLOAD_BYTES as u64);
+    // At most `UPLOAD_BYTES`.
+    let mut staging = Staging::new(gpu, stream, 2, piece as usize)?;
+    let mut start = 0;
+    while start < total {
+        let bytes = piece.min(total - start) as usize;
+        let address = to.address(start).unwrap_or_default();
         // SAFETY: the segment has `total` bytes, and no kernel runs yet.
-        unsafe { staging.copy(address, part)? };
-        done += part.len() as u64;
-        progress(LoadProgress { done, total });
+        unsafe {
+            staging.send(address, bytes, &mut |done, part| write(start + done as u64, part))?;
+        }
+        start += bytes as u64;
+        progress(LoadProgress { done: start, total });
     }
     gpu.synchronize(stream)
 }

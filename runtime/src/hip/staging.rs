@@ -47,19 +47,38 @@ impl Staging {
     /// # Safety
     /// At `to` is device memory for all of `bytes`, and no kernel outside of the stream uses it.
     pub unsafe fn copy(&mut self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.send(to, bytes.len(), &mut |done, part| {
+                part.copy_from_slice(&bytes[done..done + part.len()]);
+            })
+        }
+    }
+
+    /// As [`Staging::copy`] of `bytes` bytes that `write` makes: it gets the number of those that
+    /// are done, and where the next ones go, whose content is anything.
+    ///
+    /// # Safety
+    /// As [`Staging::copy`].
+    pub unsafe fn send(
+        &mut self,
+        to: u64,
+        bytes: usize,
+        write: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<(), DeviceError> {
         let mut done = 0;
-        while done < bytes.len() {
+        while done < bytes {
             if self.filled >= self.piece_bytes {
                 self.turn()?;
             }
-            let room = (self.piece_bytes - self.filled).min(bytes.len() - done);
-            let part = &bytes[done..done + room];
-            // SAFETY: inside the piece, behind what was filled: the device does not read there,
-            // since `turn` waited for all copies from it.
+            let room = (self.piece_bytes - self.filled).min(bytes - done);
+            // SAFETY: inside the piece, which was zeroed once, behind what was filled: the device
+            // does not read there, since `turn` waited for all copies from it, and no reference to
+            // it is alive.
             unsafe {
                 let place = self.pieces[self.current].memory.host().add(self.filled);
-                ptr::copy_nonoverlapping(part.as_ptr(), place, part.len());
-                self.queue(to + done as u64, place.cast(), part.len())?;
+                write(done, std::slice::from_raw_parts_mut(place, room));
+                self.queue(to + done as u64, place.cast(), room)?;
             }
             // What follows begins at a line of its own.
             self.filled += room.next_multiple_of(64);
