@@ -93,6 +93,8 @@ enum Source {
     Paired { file: usize, range: Range<usize>, head_dim: usize, row_bytes: usize },
     /// Made by the front end.
     Owned(Vec<u8>),
+    /// These bytes, so many times.
+    Repeated(Vec<u8>, usize),
 }
 
 /// The bytes of every weight that an imported module declares, mapped from the model's files.
@@ -128,9 +130,15 @@ impl ModelWeights {
     }
 
     /// Adds a weight made here.
-    pub(crate) fn add_owned(&mut self, name: &str, values: &[f32]) {
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    pub(crate) fn add_owned(&mut self, name: &str, bytes: Vec<u8>) {
         self.sources.insert(name.to_string(), Source::Owned(bytes));
+    }
+
+    /// Adds a weight of `count` equal elements.
+    pub(crate) fn add_repeated(&mut self, name: &str, element: &[u8], count: u64) {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let source = Source::Repeated(element.to_vec(), count);
+        self.sources.insert(name.to_string(), source);
     }
 
     /// Takes over the files that the ranges refer to.
@@ -151,6 +159,7 @@ impl Weights for ModelWeights {
                 Some(Cow::Owned(pairs_to_halves(bytes, *head_dim, *row_bytes)))
             }
             Source::Owned(bytes) => Some(Cow::Borrowed(bytes)),
+            Source::Repeated(bytes, count) => Some(Cow::Owned(bytes.repeat(*count))),
         }
     }
 }

@@ -27,6 +27,26 @@ pub enum ImportError {
         /// What was given.
         path: PathBuf,
     },
+    /// A model's description without its weights.
+    #[error(
+        "`{}` has no weights; give a directory with `config.json` and `*.safetensors`, or ask for \
+         synthetic weights",
+        path.display()
+    )]
+    ConfigOnly {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// Synthetic weights were asked for, and the path has no description to make them from.
+    #[error(
+        "`{}` has no description of a model; for synthetic weights give a `config.json`, under any \
+         name that ends in `.json`, or a directory with one",
+        path.display()
+    )]
+    NotAConfig {
+        /// What was given.
+        path: PathBuf,
+    },
     /// A file does not follow its format, or contradicts itself.
     #[error("{}: {problem}", file.display())]
     Malformed {

@@ -41,11 +41,14 @@ pub struct ImportOptions {
     pub max_context: Option<u32>,
     /// Most tokens that one step takes.
     pub prefill_chunk: u32,
+    /// Read nothing but the model's `config.json`, and declare the weights that it implies: whoever
+    /// compiles the module makes them up.
+    pub config_only: bool,
 }
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        ImportOptions { max_context: None, prefill_chunk: 512 }
+        ImportOptions { max_context: None, prefill_chunk: 512, config_only: false }
     }
 }
 
@@ -54,7 +57,8 @@ pub struct Imported {
     /// Tensor ops only; `@step` is the entry. See `docs/architecture.md`, "The module a front end
     /// makes".
     pub module: Module,
-    /// The bytes of the weights that the module declares.
+    /// The bytes of the weights that the module declares. With [`ImportOptions::config_only`] there
+    /// are only those of which the values follow: norms, which are 1, and RoPE's frequencies.
     pub weights: ModelWeights,
     /// What the model is.
     pub info: ModelInfo,
@@ -83,14 +87,15 @@ pub struct ModelInfo {
     pub config: DecoderConfig,
 }
 
-/// Imports the model at `path`: a directory in Hugging Face's layout or a GGUF file.
+/// Imports the model at `path`: a directory in Hugging Face's layout or a GGUF file; with
+/// [`ImportOptions::config_only`] such a directory or a `config.json` under any name.
 pub fn import(path: &Path, options: ImportOptions) -> std::result::Result<Imported, ImportError> {
-    let model = read(path)?;
+    let model = if options.config_only { read_config(path)? } else { read(path)? };
     if let Some(problem) = model.config.problem() {
         return Err(ImportError::malformed(&model.config_file, problem));
     }
     let context = context(&model.config, options)?;
-    let bound = bind::bind(&model.config, model.checkpoint, model.file_name)?;
+    let bound = bind::bind(&model.config, model.tensors)?;
     let emitter = decoder::emit::Emitter {
         config: &model.config,
         types: &bound.types,
@@ -118,15 +123,30 @@ pub fn import(path: &Path, options: ImportOptions) -> std::result::Result<Import
 
 fn read(path: &Path) -> Result<ReadModel> {
     let metadata = std::fs::metadata(path).map_err(|error| ImportError::io(path, error))?;
-    let is_gguf = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+    let path_buf = || path.to_path_buf();
     if metadata.is_dir() {
         huggingface::read(path)
-    } else if is_gguf {
+    } else if has_extension(path, "gguf") {
         gguf::read(path)
+    } else if has_extension(path, "json") {
+        Err(ImportError::ConfigOnly { path: path_buf() })
     } else {
-        let path = path.to_path_buf();
-        Err(ImportError::NotAModel { path })
+        Err(ImportError::NotAModel { path: path_buf() })
     }
+}
+
+/// Reads the configuration alone.
+fn read_config(path: &Path) -> Result<ReadModel> {
+    let metadata = std::fs::metadata(path).map_err(|error| ImportError::io(path, error))?;
+    let file = if metadata.is_dir() { path.join("config.json") } else { path.to_path_buf() };
+    if !file.is_file() || !has_extension(&file, "json") {
+        return Err(ImportError::NotAConfig { path: path.to_path_buf() });
+    }
+    huggingface::read_config(&file)
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
 }
 
 /// The context to make the module for.

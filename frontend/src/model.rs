@@ -5,6 +5,7 @@ use crate::decoder::config::DecoderConfig;
 use crate::decoder::names::WeightName;
 use serde::Serialize;
 use std::path::PathBuf;
+use waveloom_ir::DType;
 
 /// A model as read from its files, before a module is made of it.
 pub(crate) struct ReadModel {
@@ -17,15 +18,26 @@ pub(crate) struct ReadModel {
     /// Its description.
     pub config: DecoderConfig,
     /// Its tensors.
-    pub checkpoint: Checkpoint,
-    /// Name of a weight in the files.
-    pub file_name: fn(WeightName) -> String,
+    pub tensors: Tensors,
     /// The tokenizer in the format of the `tokenizers` library.
     pub tokenizer_json: Option<String>,
     /// Jinja template that makes a prompt of a conversation.
     pub chat_template: Option<String>,
     /// How to generate.
     pub generation: GenerationConfig,
+}
+
+/// Where the tensors of a model are.
+pub(crate) enum Tensors {
+    /// In files.
+    Stored {
+        /// All of them.
+        checkpoint: Checkpoint,
+        /// Name of a weight in the files.
+        file_name: fn(WeightName) -> String,
+    },
+    /// Nowhere: all would be of this dtype.
+    Implied(DType),
 }
 
 /// How the model's makers mean text to be generated. Serialized, it is the artifact's section

@@ -73,6 +73,12 @@ impl LayerWeight {
         use LayerWeight::{K, KBias, Q, QBias};
         matches!(self, Q | QBias | K | KBias)
     }
+
+    /// Whether it scales what was normalized.
+    fn is_norm(self) -> bool {
+        use LayerWeight::{InputNorm, KNorm, MlpNorm, QNorm};
+        matches!(self, InputNorm | QNorm | KNorm | MlpNorm)
+    }
 }
 
 /// A weight of a decoder.
@@ -96,6 +102,15 @@ impl WeightName {
             WeightName::Layer(i, weight) => format!("model.layers.{i}.{}", weight.hugging_face()),
             WeightName::FinalNorm => "model.norm.weight".into(),
             WeightName::Head => "lm_head.weight".into(),
+        }
+    }
+
+    /// Whether it scales what was normalized.
+    pub(crate) fn is_norm(self) -> bool {
+        match self {
+            WeightName::Layer(_, weight) => weight.is_norm(),
+            WeightName::FinalNorm => true,
+            WeightName::Embedding | WeightName::Head => false,
         }
     }
 

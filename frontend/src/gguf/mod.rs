@@ -10,7 +10,7 @@ use crate::checkpoint::{Checkpoint, RopeRows};
 use crate::decoder::names::WeightName;
 use crate::error::{ImportError, Result};
 use crate::mapped::MappedFile;
-use crate::model::ReadModel;
+use crate::model::{ReadModel, Tensors};
 use metadata::Metadata;
 use reader::Gguf;
 use std::path::Path;
@@ -19,7 +19,9 @@ use std::path::Path;
 pub(crate) fn read(path: &Path) -> Result<ReadModel> {
     let file = MappedFile::open(path)?;
     let mut model = interpret(path, &file)?;
-    model.checkpoint.files.push(file);
+    if let Tensors::Stored { checkpoint, .. } = &mut model.tensors {
+        checkpoint.files.push(file);
+    }
     Ok(model)
 }
 
@@ -37,19 +39,19 @@ fn interpret(path: &Path, bytes: &[u8]) -> Result<ReadModel> {
         "llama" => RopeRows::Pairs,
         _ => RopeRows::Halves,
     };
+    let checkpoint = Checkpoint {
+        path: path.to_path_buf(),
+        files: vec![],
+        tensors,
+        known_dtypes: reader::KNOWN_DTYPES,
+        rope_rows,
+    };
     Ok(ReadModel {
         name: name.unwrap_or_else(|| file_stem(path)),
         architecture: architecture.class,
         config_file: path.to_path_buf(),
         config,
-        checkpoint: Checkpoint {
-            path: path.to_path_buf(),
-            files: vec![],
-            tensors,
-            known_dtypes: reader::KNOWN_DTYPES,
-            rope_rows,
-        },
-        file_name: WeightName::gguf,
+        tensors: Tensors::Stored { checkpoint, file_name: WeightName::gguf },
         tokenizer_json: tokenizer,
         chat_template: text.chat_template,
         generation: text.generation,

@@ -6,7 +6,7 @@ use crate::decoder::rope::{Llama3Scaling, Rope, RopeScaling};
 use crate::error::{ImportError, Result};
 use crate::json::Fields;
 use serde_json::Value;
-use waveloom_ir::F32;
+use waveloom_ir::{DType, F32};
 
 /// Sliding window where the configuration says none, as in transformers.
 const DEFAULT_WINDOW: u32 = 4096;
@@ -65,6 +65,21 @@ pub(crate) fn decoder_config(config: Fields, architecture: &Architecture) -> Res
         tied_embeddings: config.bool("tie_word_embeddings")?.unwrap_or(false),
         activation: activation(config)?,
         max_positions,
+    })
+}
+
+/// The dtype that the weights of the model have; bf16 if it says none.
+pub(crate) fn dtype(config: Fields) -> Result<DType> {
+    const KNOWN: [(&str, DType); 3] =
+        [("float32", DType::F32), ("float16", DType::F16), ("bfloat16", DType::BF16)];
+    let found = match config.str("dtype")? {
+        Some(newer) => Some(newer),
+        None => config.str("torch_dtype")?,
+    };
+    let Some(found) = found else { return Ok(DType::BF16) };
+    let known = KNOWN.iter().find(|(name, _)| *name == found);
+    known.map(|(_, dtype)| *dtype).ok_or_else(|| {
+        ImportError::unknown(config.file(), "dtype", found, KNOWN.map(|(name, _)| name))
     })
 }
 

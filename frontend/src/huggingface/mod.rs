@@ -8,7 +8,7 @@ use crate::decoder::names::WeightName;
 use crate::error::{ImportError, Result};
 use crate::json::{self, Fields};
 use crate::mapped::MappedFile;
-use crate::model::ReadModel;
+use crate::model::{ReadModel, Tensors};
 use crate::safetensors;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -31,13 +31,41 @@ pub(crate) fn read(dir: &Path) -> Result<ReadModel> {
         name: name(dir),
         architecture: architecture.class,
         config,
-        checkpoint,
+        tensors: Tensors::Stored { checkpoint, file_name: WeightName::canonical },
         config_file,
-        file_name: WeightName::canonical,
         tokenizer_json: text.tokenizer_json,
         chat_template: text.chat_template,
         generation: text.generation,
     })
+}
+
+/// Reads a model's `config.json`, whatever it is called, and nothing else.
+pub(crate) fn read_config(file: &Path) -> Result<ReadModel> {
+    let value = json::parse(file, &read_file(file)?)?;
+    let fields = Fields::new(file, &value)?;
+    let architecture = config::architecture(fields)?;
+    let config = config::decoder_config(fields, architecture)?;
+    let dtype = config::dtype(fields)?;
+    Ok(ReadModel {
+        name: config_name(file),
+        architecture: architecture.class,
+        generation: text::generation(None, fields, config.vocab)?,
+        config,
+        tensors: Tensors::Implied(dtype),
+        config_file: file.to_path_buf(),
+        tokenizer_json: None,
+        chat_template: None,
+    })
+}
+
+/// The name of a model of which there is only this file: its own, or that of its directory if it is
+/// called as every other.
+fn config_name(file: &Path) -> String {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    match file.canonicalize() {
+        Ok(full) if stem == "config" => name(full.parent().unwrap_or(&full)),
+        _ => stem.into_owned(),
+    }
 }
 
 /// The directory's own name.

@@ -110,7 +110,11 @@ fn special_tokens(config: Fields) -> SpecialTokens {
 
 /// Stop tokens and sampling defaults. `generation_config.json` counts before `config.json`, where
 /// older models keep them.
-fn generation(own: Option<Fields>, config: Fields, vocab: u32) -> Result<GenerationConfig> {
+pub(super) fn generation(
+    own: Option<Fields>,
+    config: Fields,
+    vocab: u32,
+) -> Result<GenerationConfig> {
     let own_stop = own.map_or(Ok(None), |own| own.u32s("eos_token_id"))?;
     let stop = match own_stop {
         Some(stop) => stop,

@@ -162,7 +162,7 @@ fn text_files_need_not_be_there() {
 #[test]
 fn the_context_is_the_callers_choice_within_the_models() {
     let of = |max_context, prefill_chunk| {
-        let options = ImportOptions { max_context, prefill_chunk };
+        let options = ImportOptions { max_context, prefill_chunk, ..ImportOptions::default() };
         waveloom_frontend::import(&tiny("llama"), options)
     };
     let extents = |model: Imported| -> Vec<u64> {

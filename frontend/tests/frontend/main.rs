@@ -1,5 +1,6 @@
 //! Tests of the front end through its public function, in one binary.
 
+mod config_only;
 mod errors;
 mod fixtures;
 mod formats;

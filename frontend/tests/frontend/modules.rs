@@ -64,7 +64,11 @@ fn layers_of_equal_structure_share_a_function() {
 
 #[test]
 fn a_window_that_the_context_never_outgrows_is_no_window() {
-    let options = waveloom_frontend::ImportOptions { max_context: Some(12), prefill_chunk: 8 };
+    let options = waveloom_frontend::ImportOptions {
+        max_context: Some(12),
+        prefill_chunk: 8,
+        ..Default::default()
+    };
     let path = crate::fixtures::tiny("qwen3");
     let model = waveloom_frontend::import(&path, options).unwrap();
     assert_eq!(calls(&model.module), ["layer", "layer"]);

@@ -17,7 +17,7 @@ const MODELS: &[&str] =
 
 fn model(name: &str) -> Imported {
     let tiny: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny");
-    let options = ImportOptions { max_context: Some(24), prefill_chunk: 4 };
+    let options = ImportOptions { max_context: Some(24), prefill_chunk: 4, ..Default::default() };
     import(&tiny.join(name), options).expect("a fixture can be imported")
 }
 
