@@ -52,7 +52,8 @@ pub enum CompilerCommand {
 /// `compile`.
 #[derive(Debug, Args)]
 pub struct CompileArgs {
-    /// Directory with config.json and *.safetensors, or a .gguf file
+    /// Directory with config.json and *.safetensors, or a .gguf file; with --synthetic-weights a
+    /// config.json
     pub model: PathBuf,
     /// File to write
     #[arg(short, long, value_name = "FILE")]
@@ -66,6 +67,10 @@ pub struct CompileArgs {
     /// Largest context length that can be asked for when the file is run
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_context: Option<u32>,
+    /// Take the model's shapes from its config.json, and random weights of this seed, which are made
+    /// up when the file is loaded: for measuring speed and memory without the model
+    #[arg(long, value_name = "SEED")]
+    pub synthetic_weights: Option<u64>,
     /// Write the IR after each pass, and each kernel in each of its forms, to this directory
     #[arg(long, value_name = "DIR")]
     pub dump_phases_to: Option<PathBuf>,
@@ -314,6 +319,11 @@ mod tests {
         let CompilerCommand::Compile(args) = command else { panic!("not `compile`") };
         assert_eq!(args.target, ["cpu-v3", "cpu-v4"]);
         assert_eq!((args.dtype.as_str(), args.max_context), ("keep", None));
+        assert_eq!(args.synthetic_weights, None);
+        let command = compiler("w compile config.json -o m --synthetic-weights 7").unwrap();
+        let CompilerCommand::Compile(args) = command else { panic!("not `compile`") };
+        assert_eq!(args.synthetic_weights, Some(7));
+        assert!(compiler("w compile config.json -o m --synthetic-weights").is_err());
         assert!(compiler("w compile dir").is_err());
         assert!(compiler("w compile dir -o m --max-context 0").is_err());
         assert!(compiler("w compile dir -o m --json --print-ir-after all").is_err());

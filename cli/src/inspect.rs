@@ -120,8 +120,10 @@ impl Inspection {
             self.sections.iter().partition(|section| section.name.starts_with("weights."));
         let row = |name: &str, bytes| vec![format!("  {name}"), format::bytes(bytes)];
         let mut rows: Vec<_> = others.iter().map(|s| row(&s.name, s.bytes)).collect();
-        let name = format::count(weights.len() as u64, "weight");
-        rows.push(row(&name, weights.iter().map(|section| section.bytes).sum()));
+        if !weights.is_empty() {
+            let name = format::count(weights.len() as u64, "weight");
+            rows.push(row(&name, weights.iter().map(|section| section.bytes).sum()));
+        }
         text + "\nsections\n" + &format::table(&rows, &[1])
     }
 }
@@ -168,9 +170,10 @@ impl Target {
             (
                 "weights",
                 format!(
-                    "{}, of which a token reads {}",
+                    "{}, of which a token reads {}{}",
                     format::bytes(memory.constants),
-                    format::bytes(model.weight_bytes_per_token)
+                    format::bytes(model.weight_bytes_per_token),
+                    self.synthetic_text()
                 ),
             ),
             (
@@ -185,6 +188,14 @@ impl Target {
         ];
         let rows: Vec<_> = rows.map(|(name, value)| vec![format!("  {name}"), value]).into();
         format!("\ntarget {}\n", self.target) + &format::table(&rows, &[])
+    }
+
+    /// What is to be said of weights that the file does not have.
+    fn synthetic_text(&self) -> String {
+        let synthetic = self.plan.synthetic.as_ref();
+        synthetic.map_or_else(String::new, |synthetic| {
+            format!("; synthetic with seed {}: made up at load, not in the file", synthetic.seed)
+        })
     }
 
     fn memory_text(&self) -> String {
@@ -342,6 +353,7 @@ mod tests {
         Plan {
             machine: None,
             weights: "cpu".into(),
+            synthetic: None,
             version: plan::FORMAT_VERSION,
             target: "cpu".into(),
             requires: vec!["avx2".into(), "fma".into()],
@@ -449,6 +461,20 @@ sections
   1 weight  2.0 KiB
 ";
         assert_eq!(inspection().text(), expected);
+    }
+
+    #[test]
+    fn synthetic_weights_are_named() {
+        let mut plan = small_plan();
+        plan.synthetic = Some(plan::Synthetic { seed: 7, fills: vec![] });
+        let target = Target::new(plan).unwrap();
+        let text = target.summary_text();
+        let expected = "  weights      2.0 KiB, of which a token reads 1.0 KiB; synthetic with seed 7: made up at load, not in the file\n";
+        assert!(text.contains(expected), "{text}");
+        let mut inspection = inspection();
+        inspection.sections.truncate(1);
+        assert!(inspection.text().ends_with("\nsections\n  plan.cpu  700 B\n"));
+        assert_eq!(serde_json::to_value(target).unwrap()["plan"]["synthetic"]["seed"], 7);
     }
 
     #[test]

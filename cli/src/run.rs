@@ -21,7 +21,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let artifact = Artifact::open(&args.file)?;
     // Tokens in, tokens out needs no text; where there is a tokenizer, their text is shown.
     let text = match args.tokens.is_none() || artifact.has(TOKENIZER) {
-        true => Some(TextModel::load(&artifact)?),
+        true => Some(text_model(&artifact)?),
         false => None,
     };
     let prompt = prompt(args, text.as_ref())?;
@@ -49,6 +49,14 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     } else {
         output::note(report.text(&generation));
         Ok(())
+    }
+}
+
+fn text_model(artifact: &Artifact) -> Result<TextModel, Failure> {
+    let model = TextModel::load(artifact).map_err(Failure::from);
+    match artifact.has(TOKENIZER) {
+        true => model,
+        false => model.map_err(|failure| failure.with_help("--tokens 1,2,3 takes token ids")),
     }
 }
 

@@ -90,6 +90,75 @@ fn a_model_goes_through_every_subcommand() {
     assert!(succeed(WAVELOOM, &["targets"]).contains("cpu-v3"));
 }
 
+/// A configuration of the examples, with a context that makes a small KV cache.
+fn example_config(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/configs").join(name);
+    path.to_str().expect("utf-8").to_string()
+}
+
+#[test]
+fn synthetic_weights_need_a_configuration_and_no_more() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let model = path(&dir, "model.wlm");
+    let config = fixture("llama").join("config.json");
+    let config = config.to_str().expect("utf-8");
+    let synthetic = ["--synthetic-weights", "7"];
+    let compile = |model: &str, output: &str, options: &[&str]| {
+        succeed(WAVELOOM, &[&["compile", model, "-o", output], options].concat())
+    };
+    let summary = compile(config, &model, &[&synthetic[..], &["--dtype", "q4_0"]].concat());
+    assert!(summary.contains("synthetic weights"), "{summary}");
+    let run = ["run", &model, "--tokens", "5,6,7", "-n", "4", "--ignore-eos", "--json"];
+    let report: serde_json::Value =
+        serde_json::from_str(&succeed(WAVELOOM_RUN, &run)).expect("it is JSON");
+    assert_eq!(report["tokens"].as_array().map(Vec::len), Some(4));
+    let prompt = fail(WAVELOOM_RUN, &["run", &model, "-p", "hello"]);
+    assert!(prompt.contains("no tokenizer: give token ids"), "{prompt}");
+    let inspection = succeed(WAVELOOM_RUN, &["inspect", &model]);
+    assert!(inspection.contains("synthetic with seed 7"), "{inspection}");
+    assert!(succeed(WAVELOOM_RUN, &["inspect", &model, "--plan"]).contains("random bytes"));
+    let bench = ["bench", &model, "--prompt-tokens", "8", "--gen-tokens", "4", "--repeat", "1"];
+    assert!(succeed(WAVELOOM_RUN, &bench).contains("decode"));
+
+    // The same bytes from the same seed; a directory's configuration, too.
+    let again = path(&dir, "again.wlm");
+    let directory = fixture("llama");
+    let from_directory = directory.to_str().expect("utf-8");
+    compile(from_directory, &again, &[&synthetic[..], &["--dtype", "q4_0"]].concat());
+    assert!(fs::read(&again).expect("written") == fs::read(&model).expect("written"));
+
+    let refused = path(&dir, "refused.wlm");
+    let alone = fail(WAVELOOM, &["compile", config, "-o", &refused]);
+    assert!(alone.contains("has no weights"), "{alone}");
+    let gguf = fixture("gguf/llama.gguf");
+    let gguf = gguf.to_str().expect("utf-8");
+    let other = fail(WAVELOOM, &["compile", gguf, "-o", &refused, "--synthetic-weights", "1"]);
+    assert!(other.contains("give a `config.json`"), "{other}");
+    assert!(!Path::new(&refused).exists());
+}
+
+/// The shape of Llama 3.1 8B in 4-bit weights: `inspect` shows what it takes.
+#[test]
+fn inspect_shows_the_memory_of_a_large_shape() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let model = path(&dir, "large.wlm");
+    let config = example_config("Llama-3.1-8B.json");
+    let options = ["--synthetic-weights", "1", "--dtype", "q4_0", "--max-context", "4096"];
+    let summary = [&["compile", &config, "-o", &model, "--json"], &options[..]].concat();
+    let summary: serde_json::Value =
+        serde_json::from_str(&succeed(WAVELOOM, &summary)).expect("it is JSON");
+    println!("compiled in {} s", summary["seconds"]);
+    assert_eq!(summary["synthetic_weights"], 1);
+    assert!(summary["file_bytes"].as_u64().is_some_and(|bytes| bytes < 4 << 20));
+    let inspection = succeed(WAVELOOM_RUN, &["inspect", &model, "--json"]);
+    let inspection: serde_json::Value = serde_json::from_str(&inspection).expect("it is JSON");
+    let memory = &inspection["targets"][0]["memory"];
+    // 18 bytes for 32 of 8 029 995 008 elements of matrices; 65 norms of 4096, 64 frequencies.
+    assert_eq!(memory["constants"], 8_029_995_008u64 / 32 * 18 + 4 * (65 * 4096 + 64));
+    // 32 layers, keys and values, 8 heads of 128, two bytes.
+    assert_eq!(memory["state"], 32 * 2 * 8 * 128 * 2 * 4096);
+}
+
 #[test]
 fn compiling_twice_gives_the_same_bytes() {
     let (first, second) = (tempfile::tempdir(), tempfile::tempdir());

@@ -5,6 +5,7 @@ use crate::kernels::KernelSource;
 use crate::link::link_shared_object;
 use crate::lower::{CompiledKernel, KernelDump, compile as compile_kernel};
 use crate::lower_schedule::{LowerError, Lowered, lower_schedule};
+use crate::pack::synthetic::{drawn_weight, given_weight};
 use crate::pack::{pack_weight, packed_bytes};
 use crate::target::Target;
 use std::collections::HashMap;
@@ -27,6 +28,9 @@ pub struct Source<'a> {
     pub module: Module,
     /// Bytes of its weights.
     pub weights: &'a dyn Weights,
+    /// Seed of synthetic weights. The artifact then has none: those of which `weights` has no bytes
+    /// are drawn when it is loaded.
+    pub synthetic: Option<u64>,
     /// Tokens that end a generation.
     pub stop_tokens: Vec<u32>,
     /// Sections to carry along: `tokenizer.json`, `chat_template.jinja`, `generation_config.json`.
@@ -231,6 +235,10 @@ pub fn compile_target(
     let memory = passes::plan_memory(&module, &schedule)?;
     passes::check_memory(&schedule, &module, &memory)?;
     let mut lowered = lower_schedule(&module, &schedule, &memory, target, &source.stop_tokens)?;
+    if let Some(seed) = source.synthetic {
+        let fills = synthetic_fills(&module, &lowered.weights, source.weights, target)?;
+        lowered.plan.synthetic = Some(plan::Synthetic { seed, fills });
+    }
     lowered.plan.verify()?;
     clock.phase("kernels");
     let objects = compile_kernels(&lowered.kernels, target, clock.observer)?;
@@ -240,6 +248,34 @@ pub fn compile_target(
     clock.phase("link");
     let code = link_shared_object(&objects, target)?;
     Ok(CompiledTarget { target: target.clone(), module, lowered, code })
+}
+
+/// What stands for the weights of a module, in the order of the constants segment: those that are
+/// given as they are, the others at random.
+fn synthetic_fills(
+    module: &Module,
+    order: &[WeightId],
+    given: &dyn Weights,
+    target: &Target,
+) -> Result<Vec<plan::Fill>, CompileError> {
+    let (mut fills, mut offset) = (vec![], 0);
+    for id in order {
+        let weight = &module.weights[id.index()];
+        let too_large = || LowerError::TooLarge(weight.name.clone());
+        if given.bytes(&weight.name).is_some() {
+            let bytes = weight_bytes(weight, given)?;
+            let packed = pack_weight(&weight.name, &weight.ty, &bytes, target)?;
+            fills.extend(given_weight(&packed, offset));
+        } else {
+            let cannot = || CodegenError::CannotPack {
+                name: weight.name.clone(),
+                dtype: weight.ty.dtype.name(),
+            };
+            fills.extend(drawn_weight(&weight.ty, target, offset).ok_or_else(cannot)?);
+        }
+        offset += packed_bytes(&weight.ty, target).ok_or_else(too_large)?;
+    }
+    Ok(fills)
 }
 
 /// Compiles kernels on all processors; the objects come back in the kernels' order.
@@ -295,7 +331,7 @@ fn write(
     for (name, bytes) in &source.sections {
         sections.push(Section::from_bytes(name, bytes));
     }
-    // Targets that read the same packed weights share them.
+    // Targets that read the same packed weights share them. Synthetic ones are in their plans.
     let mut sets: HashMap<&str, &CompiledTarget> = HashMap::new();
     for compiled in compiled {
         match sets.get(compiled.target.weights()) {
@@ -305,7 +341,9 @@ fn write(
                 return Err(CompileError::SharedWeights(a, b));
             }
             None => {
-                sections.extend(compiled.weight_sections(source.weights)?);
+                if source.synthetic.is_none() {
+                    sections.extend(compiled.weight_sections(source.weights)?);
+                }
                 sets.insert(compiled.target.weights(), compiled);
             }
         }

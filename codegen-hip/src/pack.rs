@@ -2,6 +2,7 @@
 
 pub mod amd;
 pub mod cpu;
+pub mod synthetic;
 
 pub use cpu::{BLOCK, PackedLayout};
 

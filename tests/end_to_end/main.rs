@@ -7,4 +7,5 @@ mod amd;
 mod golden;
 mod quality;
 mod support;
+mod synthetic;
 mod tiny;

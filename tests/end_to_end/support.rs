@@ -51,6 +51,7 @@ pub fn compile_to(path: &Path, dtype: WeightDtype, target: &str, output: &Path) 
     let source = Source {
         module: imported.module,
         weights: &imported.weights,
+        synthetic: None,
         stop_tokens: imported.info.stop_tokens,
         sections: vec![],
     };
@@ -74,6 +75,12 @@ pub fn session_with_context(compiled: &Compiled, threads: usize, context: Option
     let artifact = Artifact::open(&compiled.path).expect("the artifact opens");
     let options = LoadOptions { threads: Some(threads), context, ..LoadOptions::default() };
     Session::load(&artifact, options).expect("it loads")
+}
+
+/// A session over an artifact, with the context that it was compiled for.
+pub fn session_of(artifact: &Artifact, threads: usize) -> Session {
+    let options = LoadOptions { threads: Some(threads), ..LoadOptions::default() };
+    Session::load(artifact, options).expect("it loads")
 }
 
 /// Greedy tokens after `prompt`, with the logits that each was chosen from.

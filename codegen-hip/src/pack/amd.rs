@@ -19,7 +19,9 @@
 //! reads blocks g, 4 + g, 8 + g, 12 + g in four steps finds their scales side by side. Blocks
 //! beyond the last whole unit follow after all units, as `(block, row)`.
 
+use super::synthetic::{Drawn, ranges};
 use waveloom_ir::DType;
+use waveloom_plan::{Content, Fill};
 
 /// Rows of a tile.
 pub const TILE_ROWS: u64 = 16;
@@ -157,6 +159,46 @@ impl AmdLayout {
             }
         }
         packed
+    }
+
+    /// What stands for the packed matrix where it is synthetic. A last chunk that is not whole
+    /// stays zero.
+    pub(super) fn fills(&self, drawn: &Drawn) -> Vec<Fill> {
+        let (tile, chunks) = (self.tile_bytes(), self.cols / self.chunk_elements());
+        let mut fills = self.row_fills(0, tile, chunks, CHUNK_BYTES, &drawn.values);
+        if self.dtype.is_block() {
+            let entry = self.scale_bytes();
+            let numbers = [drawn.scale, drawn.minimum].concat();
+            let content = Content::Repeat(numbers[..entry as usize].to_vec());
+            let steps = UNIT_BLOCKS / UNIT_GROUPS;
+            for (offset, lines, bytes) in [
+                (self.scales_offset(), self.units() * UNIT_GROUPS, steps * entry),
+                (self.tail_offset(), self.tail_blocks(), entry),
+            ] {
+                let tile = lines * TILE_ROWS * bytes;
+                fills.extend(self.row_fills(offset, tile, lines, bytes, &content));
+            }
+        }
+        fills
+    }
+
+    /// Fills of all rows, of which `lines` times `bytes` lie side by side in tiles of `tile` bytes.
+    fn row_fills(
+        &self,
+        offset: u64,
+        tile: u64,
+        lines: u64,
+        bytes: u64,
+        content: &Content,
+    ) -> Vec<Fill> {
+        let (whole, rest) = (self.rows / TILE_ROWS, self.rows % TILE_ROWS);
+        let line = TILE_ROWS * bytes;
+        let last = offset + whole * tile;
+        let fills = [
+            ranges(offset, lines * line, whole, tile, content),
+            ranges(last, rest * bytes, lines, line, content),
+        ];
+        fills.into_iter().flatten().collect()
     }
 
     fn pack_plain(&self, row: u64, from: &[u8], packed: &mut [u8]) {

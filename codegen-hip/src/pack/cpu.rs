@@ -15,8 +15,10 @@
 //! keeps its bytes. Sizes are padded to 64 bytes.
 
 use super::ALIGNMENT;
+use super::synthetic::{Drawn, ranges};
 use crate::target::{CpuTarget, Int8Dot};
 use waveloom_ir::DType;
+use waveloom_plan::{Content, Fill};
 
 /// K is padded to a multiple of this in plain forms.
 const PLAIN_STEP: u64 = 4;
@@ -110,6 +112,44 @@ impl PackedLayout {
         // Four bytes per element and four per scale or minimum are more than any form takes.
         let cols = self.cols.checked_add(4 + ALIGNMENT)?;
         rows.checked_mul(cols)?.checked_mul(8).filter(|bytes| *bytes < 1 << 62)
+    }
+}
+
+impl PackedLayout {
+    /// What stands for the packed matrix where it is synthetic. The last column of an odd number
+    /// of bf16, which is half of a pair, stays zero.
+    pub(super) fn fills(&self, drawn: &Drawn) -> Vec<Fill> {
+        let fills = if self.dtype.is_block() {
+            self.block_fills(drawn)
+        } else {
+            let pair = if self.dtype == DType::BF16 { 2 } else { 1 };
+            let (row, steps) = (pair * self.dtype.block_bytes(), self.cols / pair);
+            let (whole, rest) = (self.rows / self.lanes, self.rows % self.lanes);
+            let (line, tile) = (row * self.lanes, self.tile_bytes());
+            vec![
+                ranges(0, steps * line, whole, tile, &drawn.values),
+                ranges(whole * tile, rest * row, steps, line, &drawn.values),
+            ]
+        };
+        fills.into_iter().flatten().collect()
+    }
+
+    /// Quants of padding rows are filled, too: their scales and minima are zero.
+    fn block_fills(&self, drawn: &Drawn) -> Vec<Option<Fill>> {
+        let (blocks, stride) = (self.cols / BLOCK, self.block_stride());
+        let (whole, rest) = (self.rows / self.lanes, self.rows % self.lanes);
+        let quants = self.tiles() * blocks;
+        let quants =
+            ranges(self.quants_offset(), self.quants_bytes(), quants, stride, &drawn.values);
+        let mut fills = vec![quants];
+        for number in 0..self.scales_per_block() {
+            let bytes = if number == 0 { drawn.scale } else { drawn.minimum };
+            let content = Content::Repeat(bytes.to_vec());
+            let (at, last) = (number * self.lanes * 2, whole * self.tile_bytes());
+            fills.push(ranges(at, self.lanes * 2, whole * blocks, stride, &content));
+            fills.push(ranges(last + at, rest * 2, blocks, stride, &content));
+        }
+        fills
     }
 }
 

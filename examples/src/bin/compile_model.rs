@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let source = Source {
         module: imported.module,
         weights: &imported.weights,
+        synthetic: None,
         stop_tokens: imported.info.stop_tokens,
         sections,
     };

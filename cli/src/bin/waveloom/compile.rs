@@ -12,7 +12,7 @@ use waveloom_codegen_hip::compile::{
     CompileOptions, CompileReport, Observer, Source, TargetReport, compile,
 };
 use waveloom_codegen_hip::{KernelDump, Target};
-use waveloom_frontend::{ImportOptions, Imported, import};
+use waveloom_frontend::{ImportError, ImportOptions, Imported, import};
 use waveloom_passes::{PassEvent, WeightDtype};
 
 /// Compiles a model.
@@ -26,12 +26,12 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     let mut watcher = Watcher { progress: Progress::new(args.json), dump, passes: vec![] };
     let start = Instant::now();
     watcher.phase(IMPORT);
-    let import_options = ImportOptions { max_context: args.max_context, ..Default::default() };
-    let imported = import(&args.model, import_options)?;
+    let imported = import(&args.model, import_options(args)).map_err(failure)?;
     let import_time = start.elapsed();
     watcher.dump.module(IMPORT, &imported.module, &watcher.progress);
     let model = imported.info.name.clone();
-    let report = compile(source(&imported)?, &options, &args.output, &mut watcher);
+    let report =
+        compile(source(&imported, args.synthetic_weights)?, &options, &args.output, &mut watcher);
     watcher.progress.finish();
     let report = report?;
     watcher.dump.finish()?;
@@ -54,7 +54,25 @@ fn compile_options(args: &CompileArgs) -> Result<CompileOptions, Failure> {
     Ok(CompileOptions { targets: targets?, dtype })
 }
 
-fn source(imported: &Imported) -> Result<Source<'_>, Failure> {
+fn import_options(args: &CompileArgs) -> ImportOptions {
+    ImportOptions {
+        max_context: args.max_context,
+        config_only: args.synthetic_weights.is_some(),
+        ..ImportOptions::default()
+    }
+}
+
+/// The error, with the option that it is about.
+fn failure(error: ImportError) -> Failure {
+    let config_only = matches!(error, ImportError::ConfigOnly { .. });
+    let failure = Failure::from(error);
+    match config_only {
+        true => failure.with_help("`--synthetic-weights SEED` makes weights up"),
+        false => failure,
+    }
+}
+
+fn source(imported: &Imported, synthetic: Option<u64>) -> Result<Source<'_>, Failure> {
     let mut sections = vec![];
     let texts = [
         ("tokenizer.json", &imported.tokenizer_json),
@@ -70,6 +88,7 @@ fn source(imported: &Imported) -> Result<Source<'_>, Failure> {
     Ok(Source {
         module: imported.module.clone(),
         weights: &imported.weights,
+        synthetic,
         stop_tokens: imported.info.stop_tokens.clone(),
         sections,
     })
@@ -115,6 +134,9 @@ struct Summary {
     output: String,
     file_bytes: u64,
     seconds: f64,
+    /// Seed of synthetic weights, which are not in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    synthetic_weights: Option<u64>,
     phases: Vec<Phase>,
     passes: Vec<PassTiming>,
     targets: Vec<TargetSummary>,
@@ -167,6 +189,7 @@ impl Summary {
             output: args.output.display().to_string(),
             file_bytes: report.file_bytes,
             seconds: time.as_secs_f64(),
+            synthetic_weights: args.synthetic_weights,
             phases: phases
                 .map(|(name, time)| Phase { name, seconds: time.as_secs_f64() })
                 .collect(),
@@ -186,10 +209,11 @@ impl Summary {
         );
         for target in &self.targets {
             text += &format!(
-                "  {}: {} ({}), weights {}, activations {} ({:.2} x the lower bound)\n",
+                "  {}: {} ({}), {}weights {}, activations {} ({:.2} x the lower bound)\n",
                 target.target,
                 format::count(target.kernels as u64, "kernel"),
                 format::bytes(target.code_bytes),
+                if self.synthetic_weights.is_some() { "synthetic " } else { "" },
                 format::bytes(target.weight_bytes),
                 format::bytes(target.arena_peak),
                 target.arena_ratio
