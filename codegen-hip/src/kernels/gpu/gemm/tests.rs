@@ -1,11 +1,13 @@
 //! Products on every chip against the interpreter in f64, on the numbers that the stored weights
 //! stand for.
 
+use super::{GemmSpec, gemv};
 use crate::harness::random_f32;
-use crate::kernels::Variant;
+use crate::kernels::gpu::Instance;
 use crate::kernels::gpu::testing::{
-    CHIPS, Outcome, Runner, f32_bytes, i32_bytes, kernel, module, target, to_f32, unwritten,
+    CHIPS, Outcome, Runner, f32_bytes, i32_bytes, module, target, to_f32, unwritten,
 };
+use crate::kernels::{KernelSource, Variant};
 use crate::pack::amd::AmdLayout;
 use crate::pack::pack_weight;
 use crate::target::Target;
@@ -129,16 +131,26 @@ impl Case {
         self.operands.iter().map(|operand| operand.ty.clone()).collect()
     }
 
+    /// The kernel for few rows, also where the one of matrix operations would be chosen.
+    fn source(&self, target: &Target) -> KernelSource {
+        let Target::Amd(target) = target else { panic!("a GPU") };
+        let (module, variant) = (self.module(), self.variant);
+        let function = &module.functions[0];
+        let captured = variant == Variant::Decode;
+        let inst = &function.insts[0];
+        let op = Instance { module: &module, function, inst, variant, target, captured };
+        let spec = GemmSpec::new(&op, &self.attr).unwrap();
+        let config = gemv::TileConfig::default_for(&spec, target).unwrap();
+        gemv::kernel(&spec, config, target).unwrap()
+    }
+
     fn runner(&self, target: &Target) -> Runner {
-        let op = Op::Gemm { attr: self.attr.clone() };
-        Runner::new(kernel(op, &self.types(), self.variant, target), target)
+        Runner::new(self.source(target), target)
     }
 
     /// What is in the code.
     fn facts(&self, target: &Target) -> CodeFacts {
-        let op = Op::Gemm { attr: self.attr.clone() };
-        let source = kernel(op, &self.types(), self.variant, target);
-        crate::compile(&source.text, target, false).unwrap().facts.unwrap()
+        crate::compile(&self.source(target).text, target, false).unwrap().facts.unwrap()
     }
 
     /// Capacity of the caches.
