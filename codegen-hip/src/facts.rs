@@ -2,7 +2,7 @@
 //!
 //! Read from LLVM's assembly text, whose metadata block and labels are stable.
 
-use crate::target::AmdTarget;
+use crate::target::GpuTarget;
 use std::cmp::Reverse;
 use waveloom_plan::{CodeFacts, LoopFacts};
 
@@ -10,7 +10,7 @@ use waveloom_plan::{CodeFacts, LoopFacts};
 const SIMDS: u32 = 4;
 
 /// Reads off a kernel's assembly what it needs and does. `workgroup` is its number of work-items.
-pub fn code_facts(assembly: &str, workgroup: u32, target: &AmdTarget) -> CodeFacts {
+pub fn code_facts(assembly: &str, workgroup: u32, target: &GpuTarget) -> CodeFacts {
     let metadata = |key: &str| -> u32 {
         let lines = assembly.lines().map(|line| line.trim_start().trim_start_matches("- "));
         let mut values = lines.filter_map(|line| line.strip_prefix(key)?.trim().parse().ok());
@@ -33,7 +33,7 @@ pub fn code_facts(assembly: &str, workgroup: u32, target: &AmdTarget) -> CodeFac
 
 /// Waves that a SIMD holds at once: bounded by registers, and by the LDS of the workgroups that
 /// the four SIMDs of a compute unit (of RDNA: a workgroup processor) hold.
-fn waves_per_simd(vgprs: u32, lds_bytes: u32, workgroup: u32, target: &AmdTarget) -> u32 {
+fn waves_per_simd(vgprs: u32, lds_bytes: u32, workgroup: u32, target: &GpuTarget) -> u32 {
     let by_registers = target.vector_registers.waves(vgprs);
     let waves = workgroup.div_ceil(target.wave).max(1);
     match lds_bytes_of_simds(target).checked_div(lds_bytes) {
@@ -43,7 +43,7 @@ fn waves_per_simd(vgprs: u32, lds_bytes: u32, workgroup: u32, target: &AmdTarget
 }
 
 /// LDS that four SIMDs share: a compute unit's, or both halves of a workgroup processor.
-fn lds_bytes_of_simds(target: &AmdTarget) -> u32 {
+fn lds_bytes_of_simds(target: &GpuTarget) -> u32 {
     if target.wave == 32 { 2 * target.lds_bytes } else { target.lds_bytes }
 }
 
@@ -131,7 +131,7 @@ mod tests {
     fn a_loop_is_read_off_the_assembly() {
         for name in ["gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201"] {
             let target = Target::from_name(name).unwrap();
-            let Target::Amd(amd) = &target else { panic!("{name} is a GPU") };
+            let Target::Gpu(amd) = &target else { panic!("{name} is a GPU") };
             let mut draft = Draft::for_gpu("k", 256);
             let (from, to, count) =
                 (draft.buffer(0), draft.buffer(1), draft.number(waveloom_plan::Expr::Symbol(0)));

@@ -49,7 +49,7 @@ pub fn link_shared_object(
         ]);
     }
     let mut objects: Vec<Vec<u8>> = kernels.iter().map(|kernel| kernel.object.clone()).collect();
-    if let Target::Amd(_) = target {
+    if let Target::Gpu(_) = target {
         let metadata = metadata::merge(kernels, &mut objects, target)?;
         objects.push(metadata);
     }

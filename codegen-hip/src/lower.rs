@@ -126,7 +126,7 @@ pub fn compile(
     };
     let facts = match target {
         Target::Cpu(_) => None,
-        Target::Amd(target) => Some(code_facts(&assembly()?, kernel.workgroup, target)),
+        Target::Gpu(target) => Some(code_facts(&assembly()?, kernel.workgroup, target)),
     };
     let dump = match dump {
         false => None,
@@ -195,7 +195,7 @@ pub(crate) fn assemble(text: &str, target: &Target) -> Result<Vec<u8>, CodegenEr
     let context = LlvmContext::create();
     let module = context.create_module("assembly");
     module.set_inline_assembly(text);
-    if let Target::Amd(_) = target {
+    if let Target::Gpu(_) = target {
         set_code_object_version(&module, &context);
     }
     let name = "metadata".to_string();
@@ -258,7 +258,7 @@ impl BackEnd<'_> {
         let config = InitializationConfig { disassembler: false, ..Default::default() };
         match self.target {
             Target::Cpu(_) => LlvmTarget::initialize_x86(&config),
-            Target::Amd(_) => LlvmTarget::initialize_amd_gpu(&config),
+            Target::Gpu(_) => LlvmTarget::initialize_amd_gpu(&config),
         }
         let triple = TargetTriple::create(self.target.triple());
         LlvmTarget::from_triple(&triple)
@@ -290,13 +290,13 @@ impl BackEnd<'_> {
             let kind = inkwell::attributes::Attribute::get_named_enum_kind_id("nounwind");
             let nounwind = context.create_enum_attribute(kind, 0);
             function.add_attribute(AttributeLoc::Function, nounwind);
-            if let Target::Amd(_) = self.target {
+            if let Target::Gpu(_) = self.target {
                 self.make_gpu_kernel(function, context);
             }
         }
         let passes = match self.target {
             Target::Cpu(_) => PASSES,
-            Target::Amd(_) => {
+            Target::Gpu(_) => {
                 set_code_object_version(module, context);
                 AMD_PASSES
             }

@@ -1,7 +1,7 @@
 //! Weights in the order in which kernels load them. Everything that is no matrix keeps its bytes.
 
-pub mod amd;
 pub mod cpu;
+pub mod gpu;
 pub mod synthetic;
 
 pub use cpu::{BLOCK, PackedLayout};
@@ -24,28 +24,28 @@ fn matrix(ty: &Type) -> Option<(u64, u64)> {
 /// How a matrix lies in memory on a target.
 enum Packed {
     Cpu(PackedLayout),
-    Amd(amd::AmdLayout),
+    Gpu(gpu::GpuLayout),
 }
 
 impl Packed {
     fn new(dtype: DType, rows: u64, cols: u64, target: &Target) -> Option<Packed> {
         match target {
             Target::Cpu(target) => PackedLayout::new(dtype, rows, cols, target).map(Packed::Cpu),
-            Target::Amd(_) => amd::AmdLayout::new(dtype, rows, cols).map(Packed::Amd),
+            Target::Gpu(_) => gpu::GpuLayout::new(dtype, rows, cols).map(Packed::Gpu),
         }
     }
 
     fn bytes(&self) -> u64 {
         match self {
             Packed::Cpu(layout) => layout.bytes(),
-            Packed::Amd(layout) => layout.bytes(),
+            Packed::Gpu(layout) => layout.bytes(),
         }
     }
 
     fn pack(&self, bytes: &[u8]) -> Vec<u8> {
         match self {
             Packed::Cpu(layout) => cpu::pack_matrix(layout, bytes),
-            Packed::Amd(layout) => layout.pack(bytes),
+            Packed::Gpu(layout) => layout.pack(bytes),
         }
     }
 }

@@ -2,9 +2,10 @@
 
 mod amd;
 mod cpu;
+mod gpu;
 
-pub use amd::{AmdTarget, MatrixLayout, MatrixOp, MatrixType};
 pub use cpu::{CpuTarget, Int8Dot};
+pub use gpu::{GpuTarget, MatrixLayout, MatrixOp, MatrixType};
 
 use crate::CodegenError;
 use std::fmt;
@@ -17,8 +18,8 @@ use waveloom_plan::Machine;
 pub enum Target {
     /// The host's processors.
     Cpu(CpuTarget),
-    /// An AMD GPU.
-    Amd(AmdTarget),
+    /// A GPU.
+    Gpu(GpuTarget),
 }
 
 impl Target {
@@ -28,8 +29,8 @@ impl Target {
 
     /// The target called `name`. `cpu` is the machine that compiles, with what it has.
     pub fn from_name(name: &str) -> Result<Target, CodegenError> {
-        match AmdTarget::from_name(name) {
-            Some(target) => Ok(Target::Amd(target)),
+        match GpuTarget::from_name(name) {
+            Some(target) => Ok(Target::Gpu(target)),
             None => CpuTarget::from_name(name).map(Target::Cpu),
         }
     }
@@ -38,7 +39,7 @@ impl Target {
     pub fn name(&self) -> &str {
         match self {
             Target::Cpu(target) => &target.name,
-            Target::Amd(target) => target.name,
+            Target::Gpu(target) => target.name,
         }
     }
 
@@ -46,7 +47,7 @@ impl Target {
     pub fn triple(&self) -> &'static str {
         match self {
             Target::Cpu(target) => target.triple,
-            Target::Amd(_) => "amdgcn-amd-amdhsa",
+            Target::Gpu(_) => "amdgcn-amd-amdhsa",
         }
     }
 
@@ -54,7 +55,7 @@ impl Target {
     pub fn processor(&self) -> &str {
         match self {
             Target::Cpu(target) => target.cpu,
-            Target::Amd(target) => target.name,
+            Target::Gpu(target) => target.name,
         }
     }
 
@@ -62,7 +63,7 @@ impl Target {
     pub fn feature_string(&self) -> String {
         match self {
             Target::Cpu(target) => target.feature_string(),
-            Target::Amd(target) => target.feature_string(),
+            Target::Gpu(target) => target.feature_string(),
         }
     }
 
@@ -70,7 +71,7 @@ impl Target {
     pub fn requires(&self) -> Vec<&'static str> {
         match self {
             Target::Cpu(target) => target.requires.clone(),
-            Target::Amd(target) => vec![target.name],
+            Target::Gpu(target) => vec![target.name],
         }
     }
 
@@ -78,7 +79,7 @@ impl Target {
     pub fn machine(&self) -> Option<Machine> {
         match self {
             Target::Cpu(_) => None,
-            Target::Amd(target) => {
+            Target::Gpu(target) => {
                 Some(Machine { bandwidth: target.bandwidth, matrix_rate: target.matrix_rate })
             }
         }
@@ -88,7 +89,7 @@ impl Target {
     pub fn weights(&self) -> &str {
         match self {
             Target::Cpu(target) => &target.name,
-            Target::Amd(_) => "amdgpu",
+            Target::Gpu(_) => "gpu",
         }
     }
 
@@ -100,7 +101,7 @@ impl Target {
                 values: Layout::HeadMajor,
                 exact_caches: true,
             },
-            Target::Amd(target) => TargetLayout {
+            Target::Gpu(target) => TargetLayout {
                 keys: Layout::KeyBlocks(target.wave),
                 values: Layout::ValueBlocks(target.wave),
                 exact_caches: false,
@@ -113,8 +114,8 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::Cpu(target) => write!(f, "{}-bit vectors", target.vector_bytes() * 8),
-            Target::Amd(target) => {
-                let AmdTarget { product, wave, compute_units, .. } = target;
+            Target::Gpu(target) => {
+                let GpuTarget { product, wave, compute_units, .. } = target;
                 write!(f, "{product}: {compute_units} compute units, waves of {wave}")
             }
         }

@@ -124,7 +124,7 @@ pub fn kernel_for(
         Target::Cpu(target) => {
             cpu::kernel_for(&Instance { module, function, inst, variant, target, captured: false })
         }
-        Target::Amd(target) => {
+        Target::Gpu(target) => {
             let captured = variant == Variant::Decode;
             gpu::kernel_for(&Instance { module, function, inst, variant, target, captured })
         }
@@ -139,6 +139,6 @@ pub fn kernel_for(
 pub fn sampler(vocab: u32, target: &Target) -> Result<KernelSource, KernelError> {
     match target {
         Target::Cpu(target) => cpu::sample::kernel(vocab, target),
-        Target::Amd(target) => gpu::sample::kernel(vocab, target),
+        Target::Gpu(target) => gpu::sample::kernel(vocab, target),
     }
 }

@@ -3,7 +3,7 @@
 
 use super::builder::{Builder, Cmp, Gpu};
 use super::types::{Elem, Ty, Value};
-use crate::target::{AmdTarget, MatrixLayout, MatrixOp};
+use crate::target::{GpuTarget, MatrixLayout, MatrixOp};
 
 impl Gpu {
     /// Parameter `index`, whose type is known from now on.
@@ -71,14 +71,14 @@ impl Builder {
     }
 
     /// This work-item's lane in its wave.
-    pub fn lane(&mut self, target: &AmdTarget) -> Value {
+    pub fn lane(&mut self, target: &GpuTarget) -> Value {
         let thread = self.thread();
         let mask = self.i32(target.wave as i32 - 1);
         self.and(thread, mask)
     }
 
     /// This wave in its workgroup: the same in all lanes, and known to be.
-    pub fn wave(&mut self, target: &AmdTarget) -> Value {
+    pub fn wave(&mut self, target: &GpuTarget) -> Value {
         let thread = self.thread();
         let shift = self.i32(target.wave.trailing_zeros() as i32);
         let wave = self.shr_u(thread, shift);
@@ -106,7 +106,7 @@ impl Builder {
 
     /// The value of the lane whose number differs in the bits of `mask`, a power of two less than
     /// the wave's width: 32 bits wide.
-    pub fn lane_xor(&mut self, value: Value, mask: u32, target: &AmdTarget) -> Value {
+    pub fn lane_xor(&mut self, value: Value, mask: u32, target: &GpuTarget) -> Value {
         if mask >= 32 {
             let lane = self.lane(target);
             let mask = self.i32(mask as i32);
@@ -153,7 +153,7 @@ impl Builder {
         &mut self,
         mut value: Value,
         width: u32,
-        target: &AmdTarget,
+        target: &GpuTarget,
         mut combine: impl FnMut(&mut Self, Value, Value) -> Value,
     ) -> Value {
         let mut mask = 1;
@@ -171,7 +171,7 @@ impl Builder {
         &mut self,
         mut value: Value,
         from: u32,
-        target: &AmdTarget,
+        target: &GpuTarget,
         mut combine: impl FnMut(&mut Self, Value, Value) -> Value,
     ) -> Value {
         let mut mask = from;
@@ -301,14 +301,14 @@ impl Builder {
 
     /// Memory from the uniform address `pointer` on as a buffer: lanes whose offset is
     /// [`Builder::OUTSIDE`] read zero and touch nothing.
-    pub fn resource(&mut self, pointer: Value, target: &AmdTarget) -> Value {
+    pub fn resource(&mut self, pointer: Value, target: &GpuTarget) -> Value {
         let most = self.i32((Self::OUTSIDE as u32 - 1) as i32);
         self.resource_of(pointer, most, target)
     }
 
     /// `bytes` (an `i32`) bytes of memory from the uniform address `pointer` on as a buffer: lanes
     /// whose offset is not in it read zero and touch nothing.
-    pub fn resource_of(&mut self, pointer: Value, bytes: Value, target: &AmdTarget) -> Value {
+    pub fn resource_of(&mut self, pointer: Value, bytes: Value, target: &GpuTarget) -> Value {
         // Data format 32 bits, float: must not be zero. RDNA: a bit that is always one, and the
         // range check that compares offsets.
         let flags = match target.layout {
@@ -374,7 +374,7 @@ impl Builder {
     }
 
     /// f32 to bf16, to nearest even, two in an `i32`. A NaN that arithmetic gave stays a NaN.
-    pub fn pack_bf16(&mut self, a: Value, target: &AmdTarget) -> Value {
+    pub fn pack_bf16(&mut self, a: Value, target: &GpuTarget) -> Value {
         let pairs = a.ty.lanes / 2;
         if target.converts_bf16 {
             let from = a.ty;

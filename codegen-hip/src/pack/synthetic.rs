@@ -81,7 +81,7 @@ pub fn drawn_weight(ty: &Type, target: &Target, offset: u64) -> Option<Vec<Fill>
             let drawn = Drawn::new(ty.dtype, cols);
             match Packed::new(ty.dtype, rows, cols, target)? {
                 Packed::Cpu(layout) => layout.fills(&drawn),
-                Packed::Amd(layout) => layout.fills(&drawn),
+                Packed::Gpu(layout) => layout.fills(&drawn),
             }
         }
         None => {

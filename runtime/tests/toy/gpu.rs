@@ -10,7 +10,7 @@ pub fn gpu_plan(architecture: &str) -> Plan {
     let mut plan = plan();
     plan.target = architecture.into();
     plan.requires = vec![architecture.into()];
-    plan.weights = "amdgpu".into();
+    plan.weights = "gpu".into();
     plan.scratch_bytes = SCRATCH_COUNTERS;
     plan.programs = gpu_programs();
     let names = [

@@ -22,7 +22,7 @@ use super::Instance;
 use crate::kernels::instance::Draft;
 use crate::kernels::{KernelError, KernelSource, Variant};
 use crate::mlir::{Builder, Elem, Value};
-use crate::target::{AmdTarget, MatrixOp, MatrixType};
+use crate::target::{GpuTarget, MatrixOp, MatrixType};
 use waveloom_ir::{AttentionAttr, DType, Layout};
 use waveloom_plan as plan;
 
@@ -42,7 +42,7 @@ struct Shape<'a> {
     scale: f32,
     window: Option<u32>,
     softcap: Option<f32>,
-    target: &'a AmdTarget,
+    target: &'a GpuTarget,
     op: &'a MatrixOp,
 }
 

@@ -1,5 +1,5 @@
 //! Kernels for GPUs: workgroups of waves, weights and caches in blocks that one wave loads at full
-//! width (`pack::amd`, `Layout::KeyBlocks`, `Layout::ValueBlocks`).
+//! width (`pack::gpu`, `Layout::KeyBlocks`, `Layout::ValueBlocks`).
 
 mod attention;
 pub mod gemm;
@@ -9,18 +9,18 @@ pub mod sample;
 mod testing;
 
 use super::{KernelError, KernelSource, instance};
-use crate::pack::amd::AmdLayout;
-use crate::target::AmdTarget;
+use crate::pack::gpu::GpuLayout;
+use crate::target::GpuTarget;
 use waveloom_ir::Op;
 
 /// A macro-op and the GPU that its kernel is made for.
-pub(super) type Instance<'a> = instance::Instance<'a, AmdTarget>;
+pub(super) type Instance<'a> = instance::Instance<'a, GpuTarget>;
 
 impl Instance<'_> {
     /// How operand `index` lies in memory if it is a weight that was packed as a matrix.
-    fn packed(&self, index: usize) -> Result<Option<AmdLayout>, KernelError> {
+    fn packed(&self, index: usize) -> Result<Option<GpuLayout>, KernelError> {
         let Some((dtype, rows, cols)) = self.matrix(index) else { return Ok(None) };
-        AmdLayout::new(dtype, rows, cols)
+        GpuLayout::new(dtype, rows, cols)
             .map(Some)
             .ok_or_else(|| self.unsupported(format!("no kernel reads {dtype} weights")))
     }

@@ -14,7 +14,7 @@ use crate::kernels::{KernelError, KernelSource, real};
 use crate::mlir::builder::Cmp;
 use crate::mlir::gpu::Scope;
 use crate::mlir::{Builder, Elem, Value};
-use crate::target::AmdTarget;
+use crate::target::GpuTarget;
 use block::Block;
 use list::List;
 use waveloom_plan as plan;
@@ -30,7 +30,7 @@ const IN_FLIGHT: u32 = 4;
 /// `last[0] = 0` and, after all that and seen by the host, `history[S] = t`.
 ///
 /// `history` is memory of the host. Nothing but penalties reads it.
-pub fn kernel(vocab: u32, target: &AmdTarget) -> Result<KernelSource, KernelError> {
+pub fn kernel(vocab: u32, target: &GpuTarget) -> Result<KernelSource, KernelError> {
     sampling::check_vocab(vocab)?;
     let mut draft = Draft::for_gpu("sample", WORKGROUP);
     let [logits, params, tokens, positions, last, history] =
@@ -87,7 +87,7 @@ struct Tokens {
 #[derive(Clone, Copy)]
 struct Sampler<'a> {
     vocab: u32,
-    target: &'a AmdTarget,
+    target: &'a GpuTarget,
     block: Block<'a>,
     logits: Value,
     scratch: Value,

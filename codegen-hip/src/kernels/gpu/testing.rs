@@ -182,7 +182,7 @@ mod tests {
     fn a_kernel_runs_on_every_chip() {
         for name in CHIPS {
             let chip = target(name);
-            let Target::Amd(amd) = &chip else { panic!("{name} is a GPU") };
+            let Target::Gpu(amd) = &chip else { panic!("{name} is a GPU") };
             let mut draft = Draft::for_gpu("k", 256);
             let out = draft.buffer(0);
             let k = &mut draft.builder;

@@ -20,7 +20,7 @@
 use super::{CHUNK, COLUMNS, Shape};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
-use crate::target::{AmdTarget, MatrixLayout, MatrixOp};
+use crate::target::{GpuTarget, MatrixLayout, MatrixOp};
 
 /// What second parts of numbers are multiplied by, so that they are no subnormals in f16, which CDNA
 /// 2 takes for 0: 2 to the bits of f16's significand.
@@ -36,7 +36,7 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub fn new(k: &mut Builder, target: &AmdTarget) -> Lane {
+    pub fn new(k: &mut Builder, target: &GpuTarget) -> Lane {
         let lane = k.lane(target);
         let (mask, shift) = (k.i32(15), k.i32(4));
         Lane { n: k.and(lane, mask), g: k.shr_u(lane, shift) }
@@ -46,7 +46,7 @@ impl Lane {
 /// Matrix operations on chunks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Matrix<'a> {
-    target: &'a AmdTarget,
+    target: &'a GpuTarget,
     op: &'a MatrixOp,
 }
 

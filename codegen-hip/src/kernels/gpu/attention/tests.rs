@@ -35,7 +35,7 @@ fn attr(heads: u32, kv_heads: u32, head_dim: u32) -> AttentionAttr {
 }
 
 fn wave(target: &Target) -> u32 {
-    let Target::Amd(target) = target else { panic!("a GPU") };
+    let Target::Gpu(target) = target else { panic!("a GPU") };
     target.wave
 }
 

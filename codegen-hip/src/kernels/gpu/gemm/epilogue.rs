@@ -10,7 +10,7 @@ use super::{Env, GemmSpec, Stage, Tile, split};
 use crate::kernels::scalar;
 use crate::kernels::section::{Section, nodes};
 use crate::mlir::{Builder, Elem, Ty, Value};
-use crate::target::AmdTarget;
+use crate::target::GpuTarget;
 use waveloom_ir::{DType, Expr, GemmOutput, Layout, Store, Type};
 
 /// Lanes that normalize a head together.
@@ -22,7 +22,7 @@ const CACHE_WIDTH: u32 = 8;
 pub(super) struct Epilogue<'a> {
     spec: &'a GemmSpec,
     section: &'a Section,
-    target: &'a AmdTarget,
+    target: &'a GpuTarget,
     /// Work-items of the workgroup.
     workgroup: u32,
     /// `rope` and `head_norm` nodes, innermost first, with their planes.
@@ -64,7 +64,7 @@ impl<'a> Epilogue<'a> {
     pub fn new(
         spec: &'a GemmSpec,
         section: &'a Section,
-        target: &'a AmdTarget,
+        target: &'a GpuTarget,
         workgroup: u32,
     ) -> Epilogue<'a> {
         let (nodes, planes) = assign_planes(spec, section);

@@ -25,7 +25,7 @@ use crate::kernels::section::{Rows, Section};
 use crate::kernels::{KernelError, KernelSource};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
-use crate::target::AmdTarget;
+use crate::target::GpuTarget;
 use activations::{Block, Slab};
 use stream::{Bundle, Loaded, Range, Stream, Wave};
 use tile::{Class, TILE_COLUMNS, classes};
@@ -34,7 +34,7 @@ use waveloom_plan as plan;
 /// A kernel's fixed facts.
 struct Gemv<'a> {
     spec: &'a GemmSpec,
-    target: &'a AmdTarget,
+    target: &'a GpuTarget,
     /// Rows of x that a workgroup multiplies.
     rows: u32,
     /// Work-items of a workgroup.
@@ -47,7 +47,7 @@ struct Gemv<'a> {
 pub fn kernel(
     spec: &GemmSpec,
     config: TileConfig,
-    target: &AmdTarget,
+    target: &GpuTarget,
 ) -> Result<KernelSource, KernelError> {
     let sections = spec.sections()?;
     let (classes, waves) = classes(spec, &sections, &config, target);

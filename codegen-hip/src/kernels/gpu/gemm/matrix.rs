@@ -27,8 +27,8 @@ use crate::kernels::{KernelError, KernelSource};
 use crate::mlir::builder::Cmp;
 use crate::mlir::gpu::Scope;
 use crate::mlir::{Builder, Elem, Value};
-use crate::pack::amd::{AmdLayout, TILE_ROWS};
-use crate::target::{AmdTarget, MatrixLayout};
+use crate::pack::gpu::{GpuLayout, TILE_ROWS};
+use crate::target::{GpuTarget, MatrixLayout};
 use activations::{Activations, Norm, PIECE, Source};
 use product::Product;
 use waveloom_plan as plan;
@@ -45,16 +45,16 @@ const PADDING: u32 = 4;
 impl TileConfig {
     /// A good choice for x of up to `rows` rows, by reckoning; `None` where the generator does not
     /// do it: few rows, K that cannot be loaded in pieces, weights that no matrix operation takes.
-    pub fn default_for(spec: &GemmSpec, rows: u64, target: &AmdTarget) -> Option<TileConfig> {
+    pub fn default_for(spec: &GemmSpec, rows: u64, target: &GpuTarget) -> Option<TileConfig> {
         if rows <= FEW_ROWS || !spec.k.is_multiple_of(PIECE.into()) {
             return None;
         }
         let sections = spec.sections().ok()?;
         let columns = config::column_unit(sections.iter().filter_map(|s| s.head_columns));
-        let weights: Vec<Vec<AmdLayout>> =
+        let weights: Vec<Vec<GpuLayout>> =
             sections.iter().map(|section| layouts(spec, section)).collect();
         // Offsets of scales are 32 bits.
-        let small = |layout: &AmdLayout| layout.bytes() - layout.scales_offset() < 1 << 31;
+        let small = |layout: &GpuLayout| layout.bytes() - layout.scales_offset() < 1 << 31;
         let takes = weights
             .iter()
             .all(|weights| config::multiplies(target, weights) && weights.iter().all(small));
@@ -67,7 +67,7 @@ pub fn kernel(
     spec: &GemmSpec,
     rows: u64,
     config: TileConfig,
-    target: &AmdTarget,
+    target: &GpuTarget,
 ) -> Result<KernelSource, KernelError> {
     let mut draft = Draft::for_gpu(spec.description().stem(), config.workgroup(target));
     let env = Env::new(&mut draft, spec);
@@ -80,7 +80,7 @@ pub fn kernel(
     Ok(source)
 }
 
-fn layouts(spec: &GemmSpec, section: &Section) -> Vec<AmdLayout> {
+fn layouts(spec: &GemmSpec, section: &Section) -> Vec<GpuLayout> {
     section.weights.iter().map(|weight| spec.weights[*weight]).collect()
 }
 
@@ -90,7 +90,7 @@ struct Gemm<'a> {
     /// Most rows of x.
     most_rows: u64,
     config: TileConfig,
-    target: &'a AmdTarget,
+    target: &'a GpuTarget,
     /// Sections by families, which share a loop.
     families: Vec<Family<'a>>,
 }
@@ -104,7 +104,7 @@ struct Family<'a> {
 /// A section, and the first of its tiles of columns among all.
 struct Part {
     section: Section,
-    layouts: Vec<AmdLayout>,
+    layouts: Vec<GpuLayout>,
     first: u32,
 }
 
@@ -148,7 +148,7 @@ impl<'a> Gemm<'a> {
         spec: &'a GemmSpec,
         most_rows: u64,
         config: TileConfig,
-        target: &'a AmdTarget,
+        target: &'a GpuTarget,
     ) -> Result<Gemm<'a>, KernelError> {
         let mut families: Vec<Family<'a>> = vec![];
         for section in spec.sections()? {

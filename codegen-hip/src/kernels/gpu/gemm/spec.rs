@@ -3,7 +3,7 @@
 use super::Instance;
 use crate::kernels::section::{self, Description, Rows, Section};
 use crate::kernels::{KernelError, Variant, extent_expr};
-use crate::pack::amd::AmdLayout;
+use crate::pack::gpu::GpuLayout;
 use waveloom_ir::{DType, Dim, GemmAttr, GemmOutput, Layout, Prologue, Store, Type};
 
 /// A `gemm` without its module: what the kernel depends on.
@@ -16,7 +16,7 @@ pub struct GemmSpec {
     /// RMS norm before the products: what is added to the mean of squares.
     pub norm_eps: Option<f32>,
     /// The weights.
-    pub weights: Vec<AmdLayout>,
+    pub weights: Vec<GpuLayout>,
     /// The outputs.
     pub outputs: Vec<GemmOutput>,
     /// Types of the extra operands.
@@ -50,7 +50,7 @@ impl GemmSpec {
             .iter()
             .map(|ty| {
                 let [Dim::Const(n), Dim::Const(k)] = ty.shape[..] else { return None };
-                AmdLayout::new(ty.dtype, n, k)
+                GpuLayout::new(ty.dtype, n, k)
             })
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| op.unsupported("cannot multiply weights of this dtype or size"))?;

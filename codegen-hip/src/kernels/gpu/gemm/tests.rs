@@ -8,7 +8,7 @@ use crate::kernels::gpu::testing::{
     CHIPS, Outcome, Runner, f32_bytes, i32_bytes, module, target, to_f32, unwritten,
 };
 use crate::kernels::{KernelSource, Variant};
-use crate::pack::amd::AmdLayout;
+use crate::pack::gpu::GpuLayout;
 use crate::pack::pack_weight;
 use crate::target::Target;
 use half::f16;
@@ -133,7 +133,7 @@ impl Case {
 
     /// The kernel for few rows, also where the one of matrix operations would be chosen.
     fn source(&self, target: &Target) -> KernelSource {
-        let Target::Amd(target) = target else { panic!("a GPU") };
+        let Target::Gpu(target) = target else { panic!("a GPU") };
         let (module, variant) = (self.module(), self.variant);
         let function = &module.functions[0];
         let captured = variant == Variant::Decode;
@@ -446,7 +446,7 @@ fn every_weight_byte_is_read_once() {
     ] {
         let case = Case::plain(1, dtype, n, k);
         let want = case.reference();
-        let layout = AmdLayout::new(dtype, n, k).unwrap();
+        let layout = GpuLayout::new(dtype, n, k).unwrap();
         for name in CHIPS {
             let statistics = case.run(&target(name), &want).statistics;
             let read = statistics.bytes_read as f64;

@@ -3,8 +3,8 @@
 use crate::kernels::real;
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
-use crate::pack::amd::{AmdLayout, BLOCK, CHUNK_BYTES, TILE_ROWS, UNIT_BLOCKS, UNIT_GROUPS};
-use crate::target::AmdTarget;
+use crate::pack::gpu::{BLOCK, CHUNK_BYTES, GpuLayout, TILE_ROWS, UNIT_BLOCKS, UNIT_GROUPS};
+use crate::target::GpuTarget;
 use waveloom_ir::DType;
 
 /// Most work-items of a workgroup.
@@ -12,7 +12,7 @@ const WORKGROUP: u64 = 256;
 
 /// One row of a packed matrix: every 16th chunk of its tile.
 pub(super) struct PackedRow {
-    layout: AmdLayout,
+    layout: GpuLayout,
     table: Value,
     /// `row / 16` and `row % 16`, `i64`: the same in all lanes.
     tile: Value,
@@ -21,11 +21,11 @@ pub(super) struct PackedRow {
 
 impl PackedRow {
     /// Work-items that share a row: a chunk each, at once.
-    pub fn workgroup(layout: AmdLayout, target: &AmdTarget) -> u32 {
+    pub fn workgroup(layout: GpuLayout, target: &GpuTarget) -> u32 {
         (layout.chunks().min(WORKGROUP) as u32).next_multiple_of(target.wave)
     }
 
-    pub fn new(k: &mut Builder, layout: AmdLayout, table: Value, row: Value) -> PackedRow {
+    pub fn new(k: &mut Builder, layout: GpuLayout, table: Value, row: Value) -> PackedRow {
         let rows = k.i64(TILE_ROWS as i64);
         PackedRow { layout, table, tile: k.udiv(row, rows), row: k.rem(row, rows) }
     }
@@ -104,7 +104,7 @@ impl PackedRow {
     }
 
     /// Scale, and minimum where the form has one, of block `block` (`i32`): see
-    /// [`AmdLayout::scale_offset`].
+    /// [`GpuLayout::scale_offset`].
     fn scales(&self, k: &mut Builder, block: Value) -> (Value, Option<Value>) {
         let layout = self.layout;
         let whole = (layout.units() * UNIT_BLOCKS) as i64;

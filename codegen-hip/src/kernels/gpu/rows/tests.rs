@@ -320,7 +320,7 @@ fn cache_append_writes_its_rows_alone() {
         CHIPS.iter().flat_map(|name| [(name, Variant::Prefill), (name, Variant::Decode)])
     {
         let target = target(name);
-        let Target::Amd(amd) = &target else { unreachable!("a GPU") };
+        let Target::Gpu(amd) = &target else { unreachable!("a GPU") };
         let positions = match variant {
             Variant::Prefill => &[5, 6, 7, 15, 16, 36][..],
             Variant::Decode => &[33],

@@ -2,7 +2,7 @@
 
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
-use crate::target::AmdTarget;
+use crate::target::GpuTarget;
 
 /// Bytes of a wave's entry in the local data share.
 const ENTRY: u32 = 16;
@@ -10,14 +10,14 @@ const ENTRY: u32 = 16;
 /// A workgroup, and its place for an entry per wave.
 #[derive(Clone, Copy)]
 pub(super) struct Block<'a> {
-    target: &'a AmdTarget,
+    target: &'a GpuTarget,
     workgroup: u32,
     /// An entry per wave, then a word.
     shared: Value,
 }
 
 impl<'a> Block<'a> {
-    pub fn new(k: &mut Builder, target: &'a AmdTarget, workgroup: u32) -> Block<'a> {
+    pub fn new(k: &mut Builder, target: &'a GpuTarget, workgroup: u32) -> Block<'a> {
         let shared = k.shared(ENTRY * (workgroup / target.wave) + ENTRY);
         Block { target, workgroup, shared }
     }

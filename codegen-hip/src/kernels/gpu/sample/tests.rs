@@ -6,7 +6,7 @@ use crate::kernels::sampling::testing::{
     PENALTIES, PLAIN, check_distribution, distributions, filters, likely_tokens, logits,
     probabilities,
 };
-use crate::target::{AmdTarget, Target};
+use crate::target::{GpuTarget, Target};
 use waveloom_ir::sample::{Sampling, draw};
 
 /// A chip of each kind: 64 and 32 lanes.
@@ -25,7 +25,7 @@ struct Sampler {
 impl Sampler {
     fn new(vocab: usize, chip: &'static str) -> Sampler {
         let target = target(chip);
-        let Target::Amd(amd) = &target else { panic!("{chip} is a GPU") };
+        let Target::Gpu(amd) = &target else { panic!("{chip} is a GPU") };
         let source = super::kernel(vocab as u32, amd).unwrap();
         assert_eq!(source.items.eval(&[]), Some(1));
         assert!(source.args.iter().all(|arg| !matches!(arg, crate::kernels::ArgRole::Scalar(_))));
@@ -240,7 +240,7 @@ fn greedy_is_a_short_path() {
 
 #[test]
 fn a_vocabulary_must_have_tokens() {
-    let target = AmdTarget::from_name("gfx942").unwrap();
+    let target = GpuTarget::from_name("gfx942").unwrap();
     assert!(super::kernel(0, &target).is_err());
     assert!(super::kernel(u32::MAX, &target).is_err());
 }

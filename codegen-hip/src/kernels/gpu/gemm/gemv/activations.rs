@@ -9,7 +9,7 @@ use super::tile::TileConfig;
 use crate::kernels::gpu::gemm::{Env, GemmSpec, split};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Ty, Value};
-use crate::target::AmdTarget;
+use crate::target::GpuTarget;
 
 /// Elements of a quantized block.
 const BLOCK: u32 = 32;
@@ -52,7 +52,7 @@ pub(super) struct Slab {
 /// The workgroup's rows.
 pub(super) struct Block<'a> {
     pub env: &'a Env,
-    pub target: &'a AmdTarget,
+    pub target: &'a GpuTarget,
     pub workgroup: u32,
     /// First row of x.
     pub first_row: Value,
@@ -78,7 +78,7 @@ impl Activations {
         spec: &GemmSpec,
         bundles: &[Bundle],
         config: &TileConfig,
-        target: &AmdTarget,
+        target: &GpuTarget,
     ) -> Activations {
         let banks = target.lds_banks;
         let k = spec.k as u32;

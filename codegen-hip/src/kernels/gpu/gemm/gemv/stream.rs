@@ -14,8 +14,8 @@
 use super::activations::Activations;
 use super::tile::TILE_COLUMNS;
 use crate::mlir::{Builder, Elem, Ty, Value};
-use crate::pack::amd::{AmdLayout, CHUNK_BYTES, TILE_ROWS, UNIT_BLOCKS, UNIT_GROUPS};
-use crate::target::{AmdTarget, MatrixLayout};
+use crate::pack::gpu::{CHUNK_BYTES, GpuLayout, TILE_ROWS, UNIT_BLOCKS, UNIT_GROUPS};
+use crate::target::{GpuTarget, MatrixLayout};
 use std::collections::VecDeque;
 use waveloom_ir::DType;
 
@@ -133,13 +133,13 @@ struct Next {
 pub(super) struct Wave<'a> {
     pub bundle: &'a Bundle,
     pub activations: &'a Activations,
-    pub target: &'a AmdTarget,
+    pub target: &'a GpuTarget,
     pub streams: &'a [Stream],
     pub lanes: Lanes,
 }
 
 impl Bundle {
-    pub fn new(layout: &AmdLayout, slot: usize, rows: u32) -> Bundle {
+    pub fn new(layout: &GpuLayout, slot: usize, rows: u32) -> Bundle {
         Bundle {
             dtype: layout.dtype,
             slots: vec![slot],
@@ -221,7 +221,7 @@ impl Bundle {
         &self,
         k: &mut Builder,
         activations: &Activations,
-        target: &AmdTarget,
+        target: &GpuTarget,
         shared: Value,
         place: usize,
     ) -> Lanes {

@@ -5,7 +5,7 @@ use super::stream::Bundle;
 use crate::kernels::KernelError;
 use crate::kernels::gpu::gemm::GemmSpec;
 use crate::kernels::section::{Rows, Section, least_common_multiple};
-use crate::target::AmdTarget;
+use crate::target::GpuTarget;
 use waveloom_plan as plan;
 
 /// Columns of a tile: rows of a packed tile of weights.
@@ -36,7 +36,7 @@ impl TileConfig {
     /// A good choice by reckoning: workgroups of 256 work-items, so wide that staging x shows
     /// little, and narrower, with K divided among waves, until two workgroups come on a compute
     /// unit; half of the local data share for x, so that two fit.
-    pub fn default_for(spec: &GemmSpec, target: &AmdTarget) -> Result<TileConfig, KernelError> {
+    pub fn default_for(spec: &GemmSpec, target: &GpuTarget) -> Result<TileConfig, KernelError> {
         let rows = match &spec.rows {
             Rows::One => 1,
             Rows::Many(plan::Expr::Const(m)) => (*m).clamp(1, MOST_ROWS.into()) as u32,
@@ -112,7 +112,7 @@ struct Shares {
 }
 
 impl Shares {
-    fn of(spec: &GemmSpec, section: &Section, config: &TileConfig, target: &AmdTarget) -> Shares {
+    fn of(spec: &GemmSpec, section: &Section, config: &TileConfig, target: &GpuTarget) -> Shares {
         let mut bundles: Vec<Bundle> = vec![];
         for (slot, &weight) in section.weights.iter().enumerate() {
             let layout = &spec.weights[weight];
@@ -133,7 +133,7 @@ impl Shares {
 }
 
 /// Tiles of a span, tiles of a wave, and waves along N of a section.
-fn along_n(section: &Section, config: &TileConfig, target: &AmdTarget) -> [u32; 3] {
+fn along_n(section: &Section, config: &TileConfig, target: &GpuTarget) -> [u32; 3] {
     let Some(columns) = section.head_columns else {
         return [config.waves_n * config.tiles, config.tiles, config.waves_n];
     };
@@ -147,7 +147,7 @@ pub(super) fn classes(
     spec: &GemmSpec,
     sections: &[Section],
     config: &TileConfig,
-    target: &AmdTarget,
+    target: &GpuTarget,
 ) -> (Vec<Class>, u32) {
     let widest = sections.iter().map(|section| along_n(section, config, target)[2]).max();
     let waves = widest.unwrap_or(1).max(config.waves_n * config.waves_k);

@@ -15,7 +15,7 @@ use super::fragments::Order;
 use super::product::Product;
 use super::split;
 use crate::mlir::{Builder, Elem, Value};
-use crate::pack::amd::TILE_ROWS;
+use crate::pack::gpu::TILE_ROWS;
 use crate::target::MatrixType;
 
 /// Elements of a piece: what a work-item loads of a row at once.

@@ -3,8 +3,8 @@
 use super::fragments::factors;
 use super::product::op;
 use crate::kernels::section::least_common_multiple;
-use crate::pack::amd::{AmdLayout, TILE_ROWS};
-use crate::target::{AmdTarget, MatrixLayout, MatrixType};
+use crate::pack::gpu::{GpuLayout, TILE_ROWS};
+use crate::target::{GpuTarget, MatrixLayout, MatrixType};
 use waveloom_ir::DType;
 
 /// What a tuner may choose.
@@ -51,7 +51,7 @@ const MOST_PARTIALS: u64 = 64 << 20;
 
 impl TileConfig {
     /// Work-items of a workgroup.
-    pub(super) fn workgroup(&self, target: &AmdTarget) -> u32 {
+    pub(super) fn workgroup(&self, target: &GpuTarget) -> u32 {
         self.waves[0] * self.waves[1] * target.wave
     }
 
@@ -60,8 +60,8 @@ impl TileConfig {
     pub(super) fn reckoned(
         rows: u64,
         columns: u64,
-        sections: &[Vec<AmdLayout>],
-        target: &AmdTarget,
+        sections: &[Vec<GpuLayout>],
+        target: &GpuTarget,
     ) -> Option<TileConfig> {
         let shape = Shape { rows, sections, target };
         let mut best: Option<(f64, TileConfig)> = None;
@@ -78,8 +78,8 @@ impl TileConfig {
 /// What the choice depends on.
 struct Shape<'a> {
     rows: u64,
-    sections: &'a [Vec<AmdLayout>],
-    target: &'a AmdTarget,
+    sections: &'a [Vec<GpuLayout>],
+    target: &'a GpuTarget,
 }
 
 impl Shape<'_> {
@@ -136,12 +136,12 @@ impl Shape<'_> {
     fn weight_registers(&self, config: &TileConfig) -> u32 {
         let tiles = config.columns / config.waves[1] / TILE_ROWS as u32;
         let twice = if self.target.layout == MatrixLayout::Wmma3 { 2 } else { 1 };
-        let of_tile = |weight: &AmdLayout| {
+        let of_tile = |weight: &GpuLayout| {
             let chunks = config.depth / weight.chunk_elements() as u32;
             let lanes_of_chunk = TILE_ROWS as u32 * twice;
             chunks * lanes_of_chunk * 4 / self.target.wave
         };
-        let section = |weights: &Vec<AmdLayout>| weights.iter().map(of_tile).sum::<u32>();
+        let section = |weights: &Vec<GpuLayout>| weights.iter().map(of_tile).sum::<u32>();
         tiles * self.sections.iter().map(section).max().unwrap_or(0)
     }
 
@@ -151,7 +151,7 @@ impl Shape<'_> {
 
     /// Tiles of results.
     fn tiles(&self, config: &TileConfig) -> u64 {
-        let columns = |weights: &Vec<AmdLayout>| {
+        let columns = |weights: &Vec<GpuLayout>| {
             weights.first().map_or(0, |weight| weight.rows.div_ceil(config.columns.into()))
         };
         self.rows.div_ceil(config.rows.into()) * self.sections.iter().map(columns).sum::<u64>()
@@ -168,7 +168,7 @@ impl Shape<'_> {
         let units = u64::from(self.target.compute_units);
         let workgroups = self.tiles(config) * u64::from(config.splits);
         let rounds = workgroups.div_ceil(units) as f64;
-        let section = |weights: &Vec<AmdLayout>| self.block_cycles(config, weights);
+        let section = |weights: &Vec<GpuLayout>| self.block_cycles(config, weights);
         let block = self.sections.iter().map(section).fold(0.0, f64::max);
         let blocks = self.k().div_ceil(config.depth.into()).div_ceil(config.splits.into());
         let mut time = rounds * (blocks as f64 * block + START);
@@ -181,7 +181,7 @@ impl Shape<'_> {
     }
 
     /// Cycles of a block of K on a compute unit.
-    fn block_cycles(&self, config: &TileConfig, weights: &[AmdLayout]) -> f64 {
+    fn block_cycles(&self, config: &TileConfig, weights: &[GpuLayout]) -> f64 {
         let [rows, columns, depth] = [config.rows, config.columns, config.depth].map(f64::from);
         let [row_waves, column_waves] = config.waves.map(f64::from);
         let slots = weights.len() as f64;
@@ -192,7 +192,7 @@ impl Shape<'_> {
         let rate = if single { rate / 8.0 } else { rate };
         let matrix = 2.0 * rows * columns * depth * slots / rate;
         let twice = if self.target.layout == MatrixLayout::Wmma3 { 2.0 } else { 1.0 };
-        let weight_bytes = |w: &AmdLayout| w.bytes() as f64 / (w.rows * w.cols) as f64;
+        let weight_bytes = |w: &GpuLayout| w.bytes() as f64 / (w.rows * w.cols) as f64;
         let stored: f64 = weights.iter().map(weight_bytes).sum();
         let l1 = rows * depth * 4.0 + columns * depth * stored * row_waves * twice;
         let lds = rows * depth * bytes * (1.0 + column_waves * twice);
@@ -215,7 +215,7 @@ pub(super) fn column_unit(heads: impl Iterator<Item = u64>) -> u64 {
 }
 
 /// Whether a matrix operation multiplies these weights.
-pub(super) fn multiplies(target: &AmdTarget, weights: &[AmdLayout]) -> bool {
+pub(super) fn multiplies(target: &GpuTarget, weights: &[GpuLayout]) -> bool {
     let dtypes: Vec<DType> = weights.iter().map(|weight| weight.dtype).collect();
     op(target, &dtypes).is_some()
 }

@@ -10,13 +10,13 @@ use super::fragments::{Order, factors};
 use super::weights::{Half, Held, Steps, Weights};
 use super::{TileConfig, split};
 use crate::mlir::{Builder, Elem, Value};
-use crate::pack::amd::{AmdLayout, TILE_ROWS};
-use crate::target::{AmdTarget, MatrixOp};
+use crate::pack::gpu::{GpuLayout, TILE_ROWS};
+use crate::target::{GpuTarget, MatrixOp};
 use waveloom_ir::DType;
 
 /// Weights that are multiplied with the same activations, and how.
 pub(super) struct Product<'a> {
-    pub target: &'a AmdTarget,
+    pub target: &'a GpuTarget,
     pub op: &'a MatrixOp,
     pub config: TileConfig,
     /// Columns of x and of the weights.
@@ -30,9 +30,9 @@ pub(super) struct Product<'a> {
 impl<'a> Product<'a> {
     /// `None` where no matrix operation takes all of the weights.
     pub(super) fn new(
-        target: &'a AmdTarget,
+        target: &'a GpuTarget,
         config: TileConfig,
-        weights: &[AmdLayout],
+        weights: &[GpuLayout],
     ) -> Option<Product<'a>> {
         let dtypes: Vec<DType> = weights.iter().map(|weight| weight.dtype).collect();
         let op = op(target, &dtypes)?;
@@ -271,7 +271,7 @@ struct Next<'a> {
 }
 
 /// The operation that multiplies weights of these dtypes, all with the same activations.
-pub(super) fn op<'a>(target: &'a AmdTarget, dtypes: &[DType]) -> Option<&'a MatrixOp> {
+pub(super) fn op<'a>(target: &'a GpuTarget, dtypes: &[DType]) -> Option<&'a MatrixOp> {
     let wanted = factors(*dtypes.first()?)?;
     let same = dtypes.iter().all(|dtype| factors(*dtype) == Some(wanted));
     if same { target.matrix_op(wanted) } else { None }

@@ -34,7 +34,7 @@ struct Case {
 }
 
 struct Weight {
-    layout: AmdLayout,
+    layout: GpuLayout,
     packed: Vec<u8>,
     /// Exact.
     values: Vec<f64>,
@@ -44,7 +44,7 @@ impl Weight {
     fn random(seed: u64, dtype: DType, n: usize, k: usize) -> Weight {
         let values = random_f32(seed, n * k);
         let bytes = storage::quantize(dtype, &values, k).unwrap();
-        let layout = AmdLayout::new(dtype, n as u64, k as u64).unwrap();
+        let layout = GpuLayout::new(dtype, n as u64, k as u64).unwrap();
         Weight { layout, packed: layout.pack(&bytes), values: exact(dtype, &bytes) }
     }
 }
@@ -136,7 +136,7 @@ impl Case {
 
     fn runner(&self, name: &str, config: Option<TileConfig>) -> Runner {
         let target = target(name);
-        let Target::Amd(amd) = &target else { panic!("{name} is a GPU") };
+        let Target::Gpu(amd) = &target else { panic!("{name} is a GPU") };
         let spec = self.spec();
         let config = config.or_else(|| TileConfig::default_for(&spec, 512, amd)).expect("tiles");
         let source = kernel(&spec, 512, config, amd).unwrap();
@@ -268,8 +268,8 @@ fn silu_product() -> Expr {
     Expr::binary(BinaryOp::Mul, silu, Expr::Acc(1))
 }
 
-fn amd(name: &str) -> AmdTarget {
-    AmdTarget::from_name(name).unwrap()
+fn amd(name: &str) -> GpuTarget {
+    GpuTarget::from_name(name).unwrap()
 }
 
 /// Chips that multiply weights of this dtype in matrices.
@@ -400,7 +400,7 @@ fn hot_loops() {
         for dtype in [DType::BF16, DType::Q4_1] {
             let mut case = Case::new(1, 16, 32, &[dtype], Expr::Acc(0));
             case.k = 4096;
-            case.weights[0].layout = AmdLayout::new(dtype, 4096, 4096).unwrap();
+            case.weights[0].layout = GpuLayout::new(dtype, 4096, 4096).unwrap();
             let (spec, amd) = (case.spec(), amd(name));
             let config = TileConfig::default_for(&spec, 512, &amd).unwrap();
             let source = kernel(&spec, 512, config, &amd).unwrap();

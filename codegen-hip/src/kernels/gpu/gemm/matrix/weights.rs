@@ -6,7 +6,7 @@ use super::product::Product;
 use super::split;
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
-use crate::pack::amd::{AmdLayout, BLOCK, CHUNK_BYTES, TILE_ROWS, UNIT_BLOCKS, UNIT_GROUPS};
+use crate::pack::gpu::{BLOCK, CHUNK_BYTES, GpuLayout, TILE_ROWS, UNIT_BLOCKS, UNIT_GROUPS};
 use waveloom_ir::DType;
 
 /// Bytes of one chunk of each row of a tile.
@@ -19,7 +19,7 @@ const ROW_ENTRIES: i64 = (UNIT_BLOCKS / UNIT_GROUPS) as i64;
 /// How one weight is stepped through: what is known while building.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Steps {
-    pub layout: AmdLayout,
+    pub layout: GpuLayout,
     /// Chunks of a row that a wave loads in a step.
     pub groups: u32,
     /// Steps of a block of K.
@@ -27,7 +27,7 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    pub(super) fn new(layout: AmdLayout, groups: u32, depth: u32) -> Steps {
+    pub(super) fn new(layout: GpuLayout, groups: u32, depth: u32) -> Steps {
         let count = depth / (groups * layout.chunk_elements() as u32);
         Steps { layout, groups, count }
     }

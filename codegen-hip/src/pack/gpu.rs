@@ -38,7 +38,7 @@ const ALIGNMENT: u64 = 256;
 
 /// How a matrix of one dtype lies in memory when packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AmdLayout {
+pub struct GpuLayout {
     /// Its dtype: f32, f16, bf16, q8_0, q4_0 or q4_1.
     pub dtype: DType,
     /// N.
@@ -47,17 +47,17 @@ pub struct AmdLayout {
     pub cols: u64,
 }
 
-impl AmdLayout {
+impl GpuLayout {
     /// The layout of a matrix; `None` where the dtype is none that kernels multiply, a row is not
     /// whole blocks, or offsets do not fit in 31 bits of chunks.
-    pub fn new(dtype: DType, rows: u64, cols: u64) -> Option<AmdLayout> {
+    pub fn new(dtype: DType, rows: u64, cols: u64) -> Option<GpuLayout> {
         let multiplied = matches!(
             dtype,
             DType::F32 | DType::F16 | DType::BF16 | DType::Q8_0 | DType::Q4_0 | DType::Q4_1
         );
         let whole = rows > 0 && cols > 0 && cols.is_multiple_of(dtype.block_len());
         let small = rows.checked_mul(cols).is_some_and(|elements| elements < 1 << 36);
-        (multiplied && whole && small).then_some(AmdLayout { dtype, rows, cols })
+        (multiplied && whole && small).then_some(GpuLayout { dtype, rows, cols })
     }
 
     /// Elements of a chunk.
@@ -236,7 +236,7 @@ mod tests {
     fn packing_is_a_permutation() {
         for dtype in DTYPES {
             for (rows, cols) in [(21, 96), (16, 1056), (3, 512), (33, 576)] {
-                let layout = AmdLayout::new(dtype, rows, cols).unwrap();
+                let layout = GpuLayout::new(dtype, rows, cols).unwrap();
                 let bytes = rows * cols / dtype.block_len() * dtype.block_bytes();
                 let source: Vec<u8> = (0..bytes).map(|i| (1 + i * 31 % 251) as u8).collect();
                 let packed = layout.pack(&source);
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_lane_finds_the_scales_of_four_steps_side_by_side() {
-        let layout = AmdLayout::new(DType::Q4_1, 32, 1024).unwrap();
+        let layout = GpuLayout::new(DType::Q4_1, 32, 1024).unwrap();
         for group in 0..4 {
             let offsets: Vec<u64> =
                 (0..4).map(|step| layout.scale_offset(17, 16 + 4 * step + group)).collect();
@@ -264,8 +264,8 @@ mod tests {
 
     #[test]
     fn what_kernels_do_not_multiply_has_no_layout() {
-        assert_eq!(AmdLayout::new(DType::Q6_K, 16, 256), None);
-        assert_eq!(AmdLayout::new(DType::Q8_0, 16, 40), None);
-        assert_eq!(AmdLayout::new(DType::F32, 1 << 40, 1 << 40), None);
+        assert_eq!(GpuLayout::new(DType::Q6_K, 16, 256), None);
+        assert_eq!(GpuLayout::new(DType::Q8_0, 16, 40), None);
+        assert_eq!(GpuLayout::new(DType::F32, 1 << 40, 1 << 40), None);
     }
 }
