@@ -4,7 +4,8 @@
 //! `rope` and `head_norm` nodes are computed first, innermost first, each into a plane of the local
 //! data share: that of an accumulator (or node) which nothing else needs, or one of its own. Then
 //! each output's expression is evaluated element by element. In all of it a work-item takes *pieces*
-//! of a few neighbouring columns of a row, and neighbouring work-items take neighbouring pieces.
+//! of a few neighbouring columns of a row, and neighbouring work-items take pieces that are
+//! neighbours in memory and share no bank of the local data share ([`Order`]).
 
 use super::{Env, GemmSpec, Stage, Tile, split};
 use crate::kernels::scalar;
@@ -51,12 +52,16 @@ struct Piece {
 }
 
 /// Which pieces neighbouring work-items take.
+///
+/// Rows of the stage that are neighbours begin an odd number of 16-byte words apart, so pieces of
+/// 16 bytes in as many neighbouring rows as the banks serve at once do not meet in a bank.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
-    /// Neighbours in a row.
-    AlongRows,
-    /// Neighbours in a column.
-    AlongColumns,
+    /// Runs of `run` neighbours in a row. `rows` runs, of rows `run` apart, fill the banks once;
+    /// then the row goes on.
+    AlongRows { run: u32, rows: u32 },
+    /// Neighbours in a column, `rows` of them; then the next column.
+    AlongColumns { rows: u32 },
 }
 
 impl<'a> Epilogue<'a> {
@@ -117,6 +122,70 @@ impl<'a> Epilogue<'a> {
         }
     }
 
+    /// The order along rows of `pieces` pieces of 16 bytes each.
+    fn along_rows(&self, pieces: u32, stage: &Stage) -> Order {
+        let at_once = self.target.lds_banks / 4;
+        let run = 1 << pieces.trailing_zeros().min(at_once.ilog2());
+        let whole = stage.rows.is_multiple_of(at_once);
+        Order::AlongRows { run, rows: if whole { at_once / run } else { 1 } }
+    }
+
+    /// The order along columns of elements that a row's neighbour follows by two bytes: in as many
+    /// rows as leaves each four banks.
+    fn along_columns(&self, stage: &Stage) -> Order {
+        let rows = self.target.wave.min(self.target.lds_banks) / 4;
+        Order::AlongColumns {
+            rows: if stage.rows.is_multiple_of(rows) { rows } else { stage.rows },
+        }
+    }
+
+    /// Row and piece of the row of the `index`-th piece of all, where a row has `pieces`.
+    fn place(&self, k: &mut Builder, index: Value, pieces: u32, order: Order) -> (Value, Value) {
+        match order {
+            Order::AlongRows { rows: 1, .. } => split(k, index, pieces),
+            Order::AlongRows { run, rows } => {
+                let (index, in_run) = split(k, index, run);
+                let (index, far) = split(k, index, rows);
+                let (index, turn) = split(k, index, pieces / run);
+                let (group, near) = split(k, index, run);
+                let group = k.mul_const(group, (run * rows).into());
+                let far = k.mul_const(far, run.into());
+                let row = k.add(group, far);
+                let turn = k.mul_const(turn, run.into());
+                (k.add(row, near), k.add(turn, in_run))
+            }
+            Order::AlongColumns { rows } => {
+                let (index, row) = split(k, index, rows);
+                let (group, piece) = split(k, index, pieces);
+                let group = k.mul_const(group, rows.into());
+                (k.add(group, row), piece)
+            }
+        }
+    }
+
+    /// Runs `body` for every row and piece of it that `order` visits, of `pieces` a row; rows that
+    /// do not exist are left out.
+    fn for_places(
+        &self,
+        k: &mut Builder,
+        pieces: u32,
+        order: Order,
+        at: At<'_>,
+        body: impl FnOnce(&mut Builder, Value, Value),
+    ) {
+        let in_turn = matches!(order, Order::AlongRows { rows: 1, .. }) || at.stage.rows == 1;
+        let rows = if in_turn { at.tile.rows } else { k.i32(at.stage.rows as i32) };
+        let end = k.mul_const(rows, pieces.into());
+        k.for_strided(at.thread, end, self.workgroup, |k, index| {
+            let (row, piece) = self.place(k, index, pieces, order);
+            if in_turn {
+                return body(k, row, piece);
+            }
+            let exists = k.below(row, at.tile.rows);
+            k.if_then(exists, |k| body(k, row, piece));
+        });
+    }
+
     /// Runs `body` for every piece of the tile that exists; `columns` of each row are cut up.
     fn for_pieces(
         &self,
@@ -126,26 +195,9 @@ impl<'a> Epilogue<'a> {
         at: At<'_>,
         body: impl FnOnce(&mut Builder, Piece),
     ) {
-        let per_row = columns / width;
-        let rows = match order {
-            Order::AlongRows => at.tile.rows,
-            Order::AlongColumns => k.i32(at.stage.rows as i32),
-        };
-        let end = k.mul_const(rows, per_row.into());
-        k.for_strided(at.thread, end, self.workgroup, |k, index| {
-            let (row, piece) = match order {
-                Order::AlongRows => split(k, index, per_row),
-                Order::AlongColumns => {
-                    let (piece, row) = split(k, index, at.stage.rows);
-                    (row, piece)
-                }
-            };
+        self.for_places(k, columns / width, order, at, |k, row, piece| {
             let column = k.mul_const(piece, width.into());
-            let mut exists = at.columns.map(|end| k.below(column, end));
-            if order == Order::AlongColumns && at.stage.rows > 1 {
-                let there = k.below(row, at.tile.rows);
-                exists = Some(exists.map_or(there, |other| k.and(there, other)));
-            }
+            let exists = at.columns.map(|end| k.below(column, end));
             let piece = Piece { row, column, width };
             match exists {
                 None => body(k, piece),
@@ -230,12 +282,11 @@ impl<'a> Epilogue<'a> {
         let half = head_dim / 2;
         let width = self.width(half.into(), at.stage);
         let heads = at.stage.columns / head_dim;
-        // Pieces of the low halves alone, numbered through.
-        let per_row = heads * half / width;
-        let end = k.mul_const(at.tile.rows, per_row.into());
-        k.for_strided(at.thread, end, self.workgroup, |k, index| {
-            let (row, piece) = split(k, index, per_row);
-            let (head, piece) = split(k, piece, half / width);
+        // Pieces of the low halves alone, numbered through: no run of them goes beyond a head's.
+        let pieces = half / width;
+        let order = self.along_rows(pieces, at.stage);
+        self.for_places(k, heads * pieces, order, at, |k, row, piece| {
+            let (head, piece) = split(k, piece, pieces);
             let element = k.mul_const(piece, width.into());
             let start = k.mul_const(head, head_dim.into());
             let column = k.add(start, element);
@@ -354,7 +405,8 @@ impl<'a> Epilogue<'a> {
     fn store_dense(&self, k: &mut Builder, output: usize, at: At<'_>) {
         let width = self.width(self.section.n, at.stage);
         let pieces = (at.stage.columns, width);
-        self.for_pieces(k, pieces, Order::AlongRows, at, |k, piece| {
+        let order = self.along_rows(at.stage.columns / width, at.stage);
+        self.for_pieces(k, pieces, order, at, |k, piece| {
             let value = self.eval(k, &self.spec.outputs[output].expr, piece, at);
             let index = self.dense_index(k, piece, at);
             let to = k.element_u32(at.env.results[output], Elem::F32, index);
@@ -362,13 +414,13 @@ impl<'a> Epilogue<'a> {
         });
     }
 
-    /// Appends rows to a cache: 16 bytes of a head's elements at a time to keys; to values, where
-    /// positions are neighbours, neighbouring rows by neighbouring work-items.
+    /// Appends rows to a cache, neighbouring rows by neighbouring work-items, as positions are
+    /// neighbours there: to keys 16 bytes of a head's elements at a time, to values one element.
     fn append(&self, k: &mut Builder, output: &GemmOutput, cache: u32, positions: u32, at: At<'_>) {
         let ty = &self.spec.extras[cache as usize];
         let (width, order) = match ty.layout {
-            Layout::KeyBlocks(_) => (CACHE_WIDTH, Order::AlongRows),
-            _ => (1, Order::AlongColumns),
+            Layout::KeyBlocks(_) => (CACHE_WIDTH, Order::AlongColumns { rows: at.stage.rows }),
+            _ => (1, self.along_columns(at.stage)),
         };
         self.for_pieces(k, (at.stage.columns, width), order, at, |k, piece| {
             let value = self.eval(k, &output.expr, piece, at);

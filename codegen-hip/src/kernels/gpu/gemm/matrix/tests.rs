@@ -4,11 +4,15 @@
 use super::*;
 use crate::Target;
 use crate::harness::random_f32;
-use crate::kernels::gpu::testing::{CHIPS, Outcome, Runner, f32_bytes, target, to_f32, unwritten};
+use crate::kernels::gpu::testing::{
+    CHIPS, Outcome, Runner, f32_bytes, i32_bytes, target, to_f32, unwritten,
+};
 use crate::kernels::section::accumulators;
 use crate::target::MatrixType;
 use half::{bf16, f16};
-use waveloom_ir::{BinaryOp, DType, Expr, F32, GemmOutput, Store, UnaryOp, storage};
+use waveloom_ir::{
+    BinaryOp, DType, Dim, Expr, F32, GemmOutput, Layout, Store, Type, UnaryOp, storage,
+};
 
 /// A sum of K products in f32 has at most two roundings a product (RDNA 3 cuts two products and the
 /// sum so far at a time, CDNA 2 rounds sums of pairs), each of 2⁻²⁴ of what the running sum may be:
@@ -462,5 +466,108 @@ fn bytes_read() {
             let most = weights + x;
             assert!(read <= 1.01 * most, "{name} {dtype} {config:?}: {read} of {most}");
         }
+    }
+}
+
+/// An extra operand.
+struct Extra {
+    ty: Type,
+    bytes: Vec<u8>,
+}
+
+impl Extra {
+    fn f32(seed: u64, rows: usize, columns: usize) -> Extra {
+        let shape = [Dim::Const(rows as u64), Dim::Const(columns as u64)];
+        Extra { ty: Type::f32(shape), bytes: f32_bytes(&random_f32(seed, rows * columns)) }
+    }
+
+    fn cache(layout: Layout, [capacity, heads, dim]: [u64; 3]) -> Extra {
+        let mut ty = Type::new(DType::F16, [capacity, heads, dim].map(Dim::Const));
+        ty.layout = layout;
+        let elements = layout.capacity(capacity) * heads * dim;
+        Extra { ty, bytes: vec![0; elements as usize * 2] }
+    }
+}
+
+/// q and k rotated, k and v appended to caches, as a layer has them: against the same products as
+/// they are, rotated in f64. What is left are the epilogue's roundings, and those to f16.
+#[test]
+fn rotated_and_cached_heads() {
+    const CAPACITY: u64 = 96;
+    let chips = CHIPS.map(|name| (name, 64));
+    for (name, dim) in chips.into_iter().chain([("gfx950", 80), ("gfx942", 96), ("gfx1201", 96)]) {
+        let (m, k, heads) = (20, 96, [3, 1, 1]);
+        let mut case = Case::new(m, heads[0] * dim, k, &[DType::Q4_1; 3], Expr::Acc(0));
+        for slot in [1, 2] {
+            case.weights[slot] = Weight::random(slot as u64 + 9, DType::Q4_1, dim, k);
+        }
+        case.outputs = (0..3).map(Expr::Acc).collect();
+        let plain = case.run(&case.runner(name, None));
+        let sums: Vec<Vec<f32>> = plain.buffers[4..].iter().map(|b| to_f32(b)).collect();
+        let wave = amd(name).wave;
+        let positions: Vec<i32> = (0..m as i32).map(|row| 7 + row).collect();
+        let rows = Type::new(DType::I32, [Dim::Const(m as u64)]);
+        let extras = [
+            Extra::f32(5, m, dim / 2),
+            Extra::f32(6, m, dim / 2),
+            Extra { ty: rows, bytes: i32_bytes(&positions) },
+            Extra::cache(Layout::KeyBlocks(wave), [CAPACITY, 1, dim as u64]),
+            Extra::cache(Layout::ValueBlocks(wave), [CAPACITY, 1, dim as u64]),
+        ];
+        let rope = |weight| Expr::Rope {
+            x: Box::new(Expr::Acc(weight)),
+            cos: 0,
+            sin: 1,
+            head_dim: dim as u32,
+        };
+        let append = |cache| Store::Append { cache, positions: 2 };
+        let mut spec = case.spec();
+        spec.outputs = vec![
+            GemmOutput { expr: rope(0), store: Store::Dense },
+            GemmOutput { expr: rope(1), store: append(3) },
+            GemmOutput { expr: Expr::Acc(2), store: append(4) },
+        ];
+        spec.extras = extras.iter().map(|extra| extra.ty.clone()).collect();
+        let config = TileConfig::default_for(&spec, 512, &amd(name)).unwrap();
+        let source = kernel(&spec, 512, config, &amd(name)).unwrap();
+        let mut buffers: Vec<Vec<u8>> = case.buffers()[..4].to_vec();
+        buffers.extend(extras.iter().map(|extra| extra.bytes.clone()));
+        buffers.push(unwritten(m * heads[0] * dim * 4));
+        let runner = Runner::new(source, &target(name));
+        let outcome = runner.run(&buffers, [m as i64, 1, CAPACITY as i64]);
+        let [cos, sin] = [0, 1].map(|i| to_f32(&extras[i].bytes));
+        let rotated = |sums: &[f32], row: usize, column: usize, columns: usize| {
+            let (at, half) = (row * columns + column, dim / 2);
+            let angle = row * half + column % half;
+            let [x, cos, sin] = [sums[at], cos[angle], sin[angle]].map(f64::from);
+            match column % dim < half {
+                true => x * cos - f64::from(sums[at + half]) * sin,
+                false => x * cos + f64::from(sums[at - half]) * sin,
+            }
+        };
+        let close = |got: f64, want: f64, rounding: f64| {
+            let tolerance = rounding * want.abs() + EPILOGUE * k as f64;
+            assert!((got - want).abs() <= tolerance, "{name}: {got} for {want}");
+        };
+        let columns = heads[0] * dim;
+        for (i, got) in to_f32(&outcome.buffers[9]).into_iter().enumerate() {
+            close(got.into(), rotated(&sums[0], i / columns, i % columns, columns), 0.0);
+        }
+        for (row, position) in positions.iter().enumerate() {
+            for column in 0..dim {
+                let cached = |cache: usize| {
+                    let at = [*position as u64, 0, column as u64];
+                    let layout = extras[cache].ty.layout;
+                    let at = 2 * layout.index([CAPACITY, 1, dim as u64], at, 2) as usize;
+                    let bytes = &outcome.buffers[4 + cache];
+                    f64::from(f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32())
+                };
+                let half = 1.0 / 2048.0;
+                close(cached(3), rotated(&sums[1], row, column, dim), half);
+                close(cached(4), sums[2][row * dim + column].into(), half);
+            }
+        }
+        let lds = outcome.statistics.lds;
+        assert_eq!(lds.conflict_cycles, 0, "{name} heads of {dim}, {config:?}: {lds:?}");
     }
 }
