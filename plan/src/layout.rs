@@ -22,6 +22,11 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// Whether the `count` bytes from byte `first` on are inside.
+    pub fn holds(&self, first: u64, count: usize) -> bool {
+        first.checked_add(count as u64).is_some_and(|end| end <= self.bytes)
+    }
+
     /// Whether both lie in the same segment and share a byte.
     pub fn overlaps(&self, other: &Placement) -> bool {
         self.segment == other.segment

@@ -70,6 +70,43 @@ pub trait LoadedPlan: Send {
 
     /// The same as floats.
     fn read_f32(&mut self, buffer: BufferId, words: Range<usize>) -> Result<&[f32], DeviceError>;
+
+    /// Runs one launch of a program by itself, for those who look at what it does.
+    fn run_launch(
+        &mut self,
+        program: usize,
+        launch: usize,
+        symbols: &Symbols,
+    ) -> Result<(), DeviceError>;
+
+    /// Runs a program as [`LoadedPlan::run`] does and waits for its end; gives the seconds that it
+    /// took where it ran.
+    fn time_program(&mut self, program: usize, symbols: &Symbols) -> Result<f64, DeviceError>;
+
+    /// Runs a program launch by launch, never as a graph; stores the seconds that each took where it
+    /// ran, one for each launch of the program.
+    fn time_launches(
+        &mut self,
+        program: usize,
+        symbols: &Symbols,
+        seconds: &mut [f64],
+    ) -> Result<(), DeviceError>;
+
+    /// Bytes of a buffer of any segment, from its byte `first` on, after all that has been queued.
+    fn read_bytes(
+        &mut self,
+        buffer: BufferId,
+        first: u64,
+        to: &mut [u8],
+    ) -> Result<(), DeviceError>;
+
+    /// Writes bytes to a buffer that is no constant, from its byte `first` on.
+    fn write_bytes(
+        &mut self,
+        buffer: BufferId,
+        first: u64,
+        bytes: &[u8],
+    ) -> Result<(), DeviceError>;
 }
 
 /// A device by name.
@@ -81,6 +118,16 @@ pub enum DeviceKind {
     Cpu,
     /// An AMD GPU, by its number in HIP.
     Hip(u32),
+}
+
+impl DeviceKind {
+    /// The device itself; a CPU with so many threads, by default one per physical core.
+    pub fn open(self, threads: Option<usize>) -> Result<Box<dyn Device>, DeviceError> {
+        Ok(match self {
+            DeviceKind::Cpu => Box::new(cpu::Cpu::new(threads)?),
+            DeviceKind::Hip(index) => Box::new(hip::Hip::new(index)?),
+        })
+    }
 }
 
 impl fmt::Display for DeviceKind {

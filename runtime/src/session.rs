@@ -6,11 +6,9 @@
 //!
 //! Nothing here allocates once [`Session::load`] has returned.
 
-use crate::cpu::Cpu;
 use crate::device::{Device, DeviceKind, LoadProgress, LoadRequest, LoadedPlan};
 use crate::error::Error;
 use crate::generate::check_sampling;
-use crate::hip::Hip;
 use thiserror::Error;
 use waveloom_plan::{Artifact, Layout, Plan, SamplingParams};
 
@@ -97,10 +95,7 @@ impl Session {
         options: LoadOptions,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Session, Error> {
-        let device: Box<dyn Device> = match options.device {
-            DeviceKind::Cpu => Box::new(Cpu::new(options.threads)?),
-            DeviceKind::Hip(index) => Box::new(Hip::new(index)?),
-        };
+        let device = options.device.open(options.threads)?;
         Session::load_on(&*device, artifact, options.context, progress)
     }
 

@@ -84,6 +84,8 @@ fn scene() {
         "large" => large(),
         "synthetic" => synthetic(),
         "choose" => choose(),
+        "launches" => toy::launches::launch_by_launch(&toy(|_| {}), DeviceKind::Hip(0)),
+        "times" => toy::launches::times(&toy(|_| {}), DeviceKind::Hip(0)),
         "devices" => say(serde_json::to_string(&devices()[1..]).unwrap()),
         "load" => say(load_error(DeviceKind::Hip(0), |_| {})),
         "no such device" => say(load_error(DeviceKind::Hip(3), |_| {})),
@@ -228,6 +230,18 @@ fn count() {
 }
 
 /// Weights that go up in several pieces arrive in order, at the end as at the beginning.
+#[test]
+fn launches_run_one_by_one_and_are_timed() {
+    if !clang() {
+        return;
+    }
+    for chip in CHIPS {
+        let Some(stage) = Stage::new(chip) else { return };
+        stage.play("launches");
+        stage.play("times");
+    }
+}
+
 #[test]
 fn large_weights_go_up_in_pieces() {
     if !clang() {

@@ -176,6 +176,28 @@ impl LoadedPlan for LazyPlan {
         // A test may leak what a device keeps.
         Ok(Vec::leak(bits.iter().map(|bits| f32::from_bits(*bits)).collect()))
     }
+
+    // A session asks for none of these unless it is told to.
+
+    fn run_launch(&mut self, _: usize, _: usize, _: &Symbols) -> Result<(), DeviceError> {
+        panic!("a program is run as a whole")
+    }
+
+    fn time_program(&mut self, _: usize, _: &Symbols) -> Result<f64, DeviceError> {
+        panic!("nobody asked for times")
+    }
+
+    fn time_launches(&mut self, _: usize, _: &Symbols, _: &mut [f64]) -> Result<(), DeviceError> {
+        panic!("nobody asked for times")
+    }
+
+    fn read_bytes(&mut self, _: BufferId, _: u64, _: &mut [u8]) -> Result<(), DeviceError> {
+        panic!("words are read, not bytes")
+    }
+
+    fn write_bytes(&mut self, _: BufferId, _: u64, _: &[u8]) -> Result<(), DeviceError> {
+        panic!("words are written, not bytes")
+    }
 }
 
 struct Scene {

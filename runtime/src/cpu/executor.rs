@@ -11,10 +11,13 @@ use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 use waveloom_plan::{BufferId, Plan, Symbol, Symbols};
 
 /// Program number that ends the workers.
 const EXIT: usize = usize::MAX;
+/// Launch number that stands for all of a program.
+const ALL: usize = usize::MAX;
 
 /// What a launch calls and gives it: kernels of the shared object, addresses in memory.
 struct Places<'a> {
@@ -60,6 +63,8 @@ struct Shared {
     started: AtomicUsize,
     /// Program of this step, or [`EXIT`].
     program: AtomicUsize,
+    /// Its launch that is to run, or [`ALL`].
+    launch: AtomicUsize,
     /// Values of its expressions. Written before the gate opens.
     values: Vec<AtomicI64>,
 }
@@ -79,8 +84,8 @@ impl Worker {
         Worker { index, tables: tables.collect(), scratch }
     }
 
-    /// Does its share of a program.
-    fn walk(&mut self, shared: &Shared, program: usize) {
+    /// Does its share of a program; `done` is told after each launch that all workers are done.
+    fn walk(&mut self, shared: &Shared, program: usize, mut done: impl FnMut()) {
         let table = &mut self.tables[program];
         let program = &shared.programs.programs[program];
         let value = |index: usize| shared.values[index].load(Ordering::Relaxed);
@@ -89,7 +94,11 @@ impl Worker {
         }
         let scratch = std::ptr::with_exposed_provenance_mut::<c_void>(self.scratch);
         let (worker, workers) = (self.index as i64, shared.workers as i64);
-        for launch in &program.launches {
+        let launches = match shared.launch.load(Ordering::Relaxed) {
+            ALL => &program.launches[..],
+            launch => &program.launches[launch..=launch],
+        };
+        for launch in launches {
             let grid = value(launch.grid);
             let (first, last) = (grid * worker / workers, grid * (worker + 1) / workers);
             if first < last {
@@ -102,6 +111,7 @@ impl Worker {
                 unsafe { (launch.kernel)(args.as_ptr(), first, last, scratch) };
             }
             shared.barrier.wait();
+            done();
         }
     }
 }
@@ -130,6 +140,7 @@ impl Executor {
             barrier: Barrier::new(scratch.len()),
             started: AtomicUsize::new(0),
             program: AtomicUsize::new(EXIT),
+            launch: AtomicUsize::new(ALL),
             values: (0..values.unwrap_or(0)).map(|_| AtomicI64::new(0)).collect(),
         });
         let own = Worker::new(0, scratch.first().copied().unwrap_or(64), &programs);
@@ -158,6 +169,44 @@ impl Executor {
 
     /// Runs a program and waits for its end.
     pub fn run(&mut self, program: usize, symbols: &Symbols) -> Result<(), DeviceError> {
+        self.start_launches(program, ALL, symbols, || ())
+    }
+
+    /// Runs one launch of a program and waits for its end.
+    pub fn run_launch(
+        &mut self,
+        program: usize,
+        launch: usize,
+        symbols: &Symbols,
+    ) -> Result<(), DeviceError> {
+        self.start_launches(program, launch, symbols, || ())
+    }
+
+    /// Runs a program; `seconds` gets the time of each launch, the wait for all workers included.
+    pub fn time_launches(
+        &mut self,
+        program: usize,
+        symbols: &Symbols,
+        seconds: &mut [f64],
+    ) -> Result<(), DeviceError> {
+        let (mut before, mut seconds) = (Instant::now(), seconds.iter_mut());
+        self.start_launches(program, ALL, symbols, || {
+            let now = Instant::now();
+            if let Some(seconds) = seconds.next() {
+                *seconds = now.duration_since(before).as_secs_f64();
+            }
+            before = now;
+        })
+    }
+
+    /// Runs a launch of a program, or [`ALL`], and waits; `done` is told after each.
+    fn start_launches(
+        &mut self,
+        program: usize,
+        launch: usize,
+        symbols: &Symbols,
+        done: impl FnMut(),
+    ) -> Result<(), DeviceError> {
         let shared = &*self.shared;
         let programs = &shared.programs.programs;
         let resolved = program::checked(programs, program, &self.symbols, symbols)?;
@@ -165,12 +214,16 @@ impl Executor {
             // No barrier would tell that all workers have seen this step.
             return Ok(());
         }
+        if launch != ALL && launch >= resolved.launches.len() {
+            return Err(DeviceError::Request("the program has no such launch"));
+        }
         resolved.evaluate(symbols, |index, value| {
             shared.values[index].store(value, Ordering::Relaxed);
         })?;
         shared.program.store(program, Ordering::Relaxed);
+        shared.launch.store(launch, Ordering::Relaxed);
         shared.gate.open(self.threads.iter().map(JoinHandle::thread));
-        self.own.walk(shared, program);
+        self.own.walk(shared, program, done);
         Ok(())
     }
 }
@@ -194,7 +247,7 @@ fn serve(shared: &Shared, mut worker: Worker) {
         step = shared.gate.pass(step);
         match shared.program.load(Ordering::Relaxed) {
             EXIT => return,
-            program => worker.walk(shared, program),
+            program => worker.walk(shared, program, || ()),
         }
     }
 }

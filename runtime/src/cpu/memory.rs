@@ -186,6 +186,53 @@ impl Memory {
         Ok(unsafe { std::slice::from_raw_parts(pointer, words.len()) })
     }
 
+    /// Copies bytes of a buffer of any segment.
+    pub fn read_bytes(
+        &mut self,
+        buffer: BufferId,
+        first: u64,
+        to: &mut [u8],
+    ) -> Result<(), DeviceError> {
+        let (address, _) = self.byte_address(buffer, first, to.len())?;
+        let from = std::ptr::with_exposed_provenance::<u8>(address);
+        // SAFETY: `byte_address` found the bytes inside their segment, which is mapped for as long
+        // as `self` lives; no program runs while `self` is borrowed mutably (see `io_words`).
+        unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    /// Writes bytes of a buffer that is not constant.
+    pub fn write_bytes(
+        &mut self,
+        buffer: BufferId,
+        first: u64,
+        bytes: &[u8],
+    ) -> Result<(), DeviceError> {
+        let (address, segment) = self.byte_address(buffer, first, bytes.len())?;
+        if segment == Segment::Constants {
+            return Err(DeviceError::Request("weights cannot be written"));
+        }
+        let to = std::ptr::with_exposed_provenance_mut::<u8>(address);
+        // SAFETY: as in `read_bytes`; all other segments are this memory's own and can be written.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(())
+    }
+
+    /// Address of byte `first` of a buffer that has `count` more, and its segment.
+    fn byte_address(
+        &self,
+        buffer: BufferId,
+        first: u64,
+        count: usize,
+    ) -> Result<(usize, Segment), DeviceError> {
+        let placement = self.layout.buffers.get(buffer).filter(|b| b.holds(first, count));
+        match (placement, self.address(buffer)) {
+            // Inside a mapped segment: the sum is an address.
+            (Some(placement), Some(address)) => Ok((address + first as usize, placement.segment)),
+            _ => Err(DeviceError::Request("bytes outside a buffer")),
+        }
+    }
+
     /// Address of the first of `words` of a buffer that is in the io segment and holds them all.
     fn io_address(&self, buffer: BufferId, words: &Range<usize>) -> Result<usize, DeviceError> {
         let outside = DeviceError::Request("words outside an io buffer");

@@ -16,6 +16,7 @@ use executor::{Executor, Programs};
 use memory::Memory;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 use waveloom_plan::{Artifact, BufferId, Plan, Symbols};
 
 /// The host CPU with a number of threads.
@@ -116,5 +117,47 @@ impl LoadedPlan for CpuPlan {
 
     fn read_f32(&mut self, buffer: BufferId, words: Range<usize>) -> Result<&[f32], DeviceError> {
         self.memory.io_floats(buffer, words)
+    }
+
+    fn run_launch(
+        &mut self,
+        program: usize,
+        launch: usize,
+        symbols: &Symbols,
+    ) -> Result<(), DeviceError> {
+        self.executor.run_launch(program, launch, symbols)
+    }
+
+    fn time_program(&mut self, program: usize, symbols: &Symbols) -> Result<f64, DeviceError> {
+        let start = Instant::now();
+        self.executor.run(program, symbols)?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    fn time_launches(
+        &mut self,
+        program: usize,
+        symbols: &Symbols,
+        seconds: &mut [f64],
+    ) -> Result<(), DeviceError> {
+        self.executor.time_launches(program, symbols, seconds)
+    }
+
+    fn read_bytes(
+        &mut self,
+        buffer: BufferId,
+        first: u64,
+        to: &mut [u8],
+    ) -> Result<(), DeviceError> {
+        self.memory.read_bytes(buffer, first, to)
+    }
+
+    fn write_bytes(
+        &mut self,
+        buffer: BufferId,
+        first: u64,
+        bytes: &[u8],
+    ) -> Result<(), DeviceError> {
+        self.memory.write_bytes(buffer, first, bytes)
     }
 }

@@ -125,6 +125,7 @@ macro_rules! hip_functions {
                 hipEventDestroy(event: Event) -> Status;
                 hipEventRecord(event: Event, stream: Stream) -> Status;
                 hipEventSynchronize(event: Event) -> Status;
+                hipEventElapsedTime(milliseconds: *mut f32, start: Event, end: Event) -> Status;
                 hipModuleLoadData(module: *mut Module, image: *const c_void) -> Status;
                 hipModuleUnload(module: Module) -> Status;
                 hipModuleGetFunction(

@@ -73,14 +73,23 @@ impl Gpu {
         Ok(Owned { gpu: self, value: stream })
     }
 
-    /// An event.
-    pub fn event(self) -> Result<Owned<Event>, DeviceError> {
+    /// An event; one that is `timed` costs more.
+    pub fn event(self, timed: bool) -> Result<Owned<Event>, DeviceError> {
         let mut event = Event::null();
+        let flags = if timed { 0 } else { value::EVENT_DISABLE_TIMING };
         // SAFETY: the place is written before the call returns.
-        let status =
-            unsafe { (self.api.hipEventCreateWithFlags)(&mut event, value::EVENT_DISABLE_TIMING) };
+        let status = unsafe { (self.api.hipEventCreateWithFlags)(&mut event, flags) };
         self.check("creating an event", status)?;
         Ok(Owned { gpu: self, value: event })
+    }
+
+    /// Seconds between two timed events that the device has passed.
+    pub fn seconds(self, start: Event, end: Event) -> Result<f64, DeviceError> {
+        let mut milliseconds = 0.0;
+        // SAFETY: the events are alive; the place is written before the call returns.
+        let status = unsafe { (self.api.hipEventElapsedTime)(&mut milliseconds, start, end) };
+        self.check("reading a time", status)?;
+        Ok(f64::from(milliseconds) / 1e3)
     }
 
     /// Waits for all that has been queued.

@@ -6,6 +6,7 @@ use super::gpu::{Gpu, Owned, describe};
 use crate::device::DeviceError;
 use crate::program::{self, Program};
 use std::ffi::{CString, c_void};
+use std::ops::Range;
 use std::ptr;
 use waveloom_plan::{Plan, Symbol, Symbols};
 
@@ -102,18 +103,65 @@ impl Programs {
         program::checked(&self.programs, index, &self.symbols, symbols)?;
         match &self.graphs[index] {
             Some(graph) => replay(self.gpu, graph.value, self.stream),
-            None => self.launch(index, symbols),
+            None => self.launch_all(index, symbols),
         }
     }
 
-    /// Queues a program's launches one by one.
-    fn launch(&mut self, index: usize, symbols: &Symbols) -> Result<(), DeviceError> {
+    /// Queues one launch of a program.
+    pub fn run_launch(
+        &mut self,
+        index: usize,
+        launch: usize,
+        symbols: &Symbols,
+    ) -> Result<(), DeviceError> {
+        let program = program::checked(&self.programs, index, &self.symbols, symbols)?;
+        if launch >= program.launches.len() {
+            return Err(DeviceError::Request("the program has no such launch"));
+        }
+        self.launch(index, launch..launch + 1, symbols)
+    }
+
+    /// Runs a program as it is run, or launch by launch, between events, and waits; gives the
+    /// seconds between them. Events are made here: who measures may allocate.
+    pub fn time(
+        &mut self,
+        index: usize,
+        symbols: &Symbols,
+        by_launch: bool,
+    ) -> Result<Vec<f64>, DeviceError> {
+        let (gpu, stream) = (self.gpu, self.stream);
+        let program = program::checked(&self.programs, index, &self.symbols, symbols)?;
+        let parts = if by_launch { program.launches.len() } else { 1 };
+        let events = (0..=parts).map(|_| gpu.event(true)).collect::<Result<Vec<_>, _>>()?;
+        gpu.record(events[0].value, stream)?;
+        for (part, event) in events[1..].iter().enumerate() {
+            match by_launch {
+                true => self.launch(index, part..part + 1, symbols)?,
+                false => self.run(index, symbols)?,
+            }
+            gpu.record(event.value, stream)?;
+        }
+        gpu.synchronize(stream)?;
+        events.windows(2).map(|pair| gpu.seconds(pair[0].value, pair[1].value)).collect()
+    }
+
+    fn launch_all(&mut self, index: usize, symbols: &Symbols) -> Result<(), DeviceError> {
+        self.launch(index, 0..self.programs[index].launches.len(), symbols)
+    }
+
+    /// Queues some of a program's launches one by one.
+    fn launch(
+        &mut self,
+        index: usize,
+        launches: Range<usize>,
+        symbols: &Symbols,
+    ) -> Result<(), DeviceError> {
         let program = &mut self.programs[index];
         program.evaluate(symbols, |index, value| self.values[index] = value)?;
         for &(slot, value) in &program.patches {
             program.table[slot] = self.values[value] as u64;
         }
-        for launch in &program.launches {
+        for launch in &program.launches[launches] {
             let grid = u32::try_from(self.values[launch.grid]);
             let grid = grid.map_err(|_| DeviceError::Request("a grid beyond 32 bits"))?;
             if grid > 0 {
@@ -138,7 +186,7 @@ impl Programs {
         // SAFETY: the stream is alive, and nothing else captures it.
         let status = unsafe { (graphs.begin)(stream, value::CAPTURE_THREAD_LOCAL) };
         gpu.check("capturing a step", status)?;
-        let launched = self.launch(index, symbols);
+        let launched = self.launch_all(index, symbols);
         let mut graph = Graph::null();
         // SAFETY: the capture that began above; the place is written before the call returns.
         let ended = unsafe { (graphs.end)(stream, &mut graph) };

@@ -24,6 +24,7 @@ passed! {
     c_uint as c_uint,
     c_char as c_char,
     usize as usize,
+    f32 as f32,
     hiprt::hipError_t as Status,
     hiprt::hipDeviceAttribute_t as c_uint,
     hiprt::hipMemcpyKind as c_uint,

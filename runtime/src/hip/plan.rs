@@ -49,8 +49,8 @@ pub struct HipPlan {
     memory: Memory,
     stream: Owned<Stream>,
     cache_length: usize,
-    /// By program: whether it stores a token in the history.
-    chooses: Vec<bool>,
+    /// By program: its launch that stores a token in the history.
+    chooses: Vec<Option<usize>>,
     /// The code object is in its file.
     _artifact: Artifact,
 }
@@ -72,7 +72,7 @@ impl HipPlan {
         let chooses = plan
             .programs
             .iter()
-            .map(|program| program.launches.iter().any(|launch| launch.writes.contains(&history)));
+            .map(|program| program.launches.iter().position(|l| l.writes.contains(&history)));
         let io = layout.buffers.iter().filter(|buffer| buffer.segment == Segment::Io);
         let largest = io.map(|buffer| buffer.bytes).max().unwrap_or(0);
         Ok(HipPlan {
@@ -89,6 +89,47 @@ impl HipPlan {
         })
     }
 
+    /// Empties the slot of the history that a program, or one launch of it, fills, if it fills one.
+    fn expect_token(
+        &mut self,
+        program: usize,
+        launch: Option<usize>,
+        symbols: &Symbols,
+    ) -> Result<(), DeviceError> {
+        let chooses = self.chooses.get(program).copied().flatten();
+        if chooses.is_some_and(|chooses| launch.is_none_or(|launch| launch == chooses)) {
+            let slot = symbols.get(self.cache_length).and_then(|slot| usize::try_from(*slot).ok());
+            let slot = slot.ok_or(DeviceError::Request("a step without a cache length"))?;
+            self.memory.ring.expect(slot)?;
+        }
+        Ok(())
+    }
+
+    /// Copies device memory to host memory, when all that was queued is done.
+    ///
+    /// # Safety
+    /// There are `bytes` bytes at `from` on the device, and `to` is pinned memory of as many that
+    /// nothing else uses.
+    unsafe fn download(&mut self, from: u64, to: *mut u8, bytes: usize) -> Result<(), DeviceError> {
+        if bytes > 0 {
+            let from: *const c_void = ptr::with_exposed_provenance(from as usize);
+            // SAFETY: the caller's promise.
+            let status = unsafe {
+                (self.gpu.api.hipMemcpyAsync)(
+                    to.cast(),
+                    from,
+                    bytes,
+                    value::DEVICE_TO_HOST,
+                    self.stream.value,
+                )
+            };
+            self.gpu.check("copying from the device", status)?;
+        }
+        self.gpu.synchronize(self.stream.value)?;
+        self.memory.ring.settled();
+        Ok(())
+    }
+
     /// Words of an io buffer in host memory, when all that was queued is done.
     fn fetch(&mut self, buffer: BufferId, words: Range<usize>) -> Result<*const u8, DeviceError> {
         let from = self.memory.io_address(buffer, &words)?;
@@ -103,22 +144,8 @@ impl HipPlan {
             }
             return Ok(to);
         }
-        if !words.is_empty() {
-            let from: *const c_void = ptr::with_exposed_provenance(from as usize);
-            // SAFETY: `io_address` found the words inside device memory, and they fit, as above.
-            let status = unsafe {
-                (self.gpu.api.hipMemcpyAsync)(
-                    to.cast(),
-                    from,
-                    words.len() * 4,
-                    value::DEVICE_TO_HOST,
-                    self.stream.value,
-                )
-            };
-            self.gpu.check("copying from the device", status)?;
-        }
-        self.gpu.synchronize(self.stream.value)?;
-        self.memory.ring.settled();
+        // SAFETY: `io_address` found the words inside device memory, and they fit, as above.
+        unsafe { self.download(from, to, words.len() * 4)? };
         Ok(to)
     }
 }
@@ -138,11 +165,7 @@ impl LoadedPlan for HipPlan {
 
     fn run(&mut self, program: usize, symbols: &Symbols) -> Result<(), DeviceError> {
         self.gpu.bind()?;
-        if self.chooses.get(program).is_some_and(|chooses| *chooses) {
-            let slot = symbols.get(self.cache_length).and_then(|slot| usize::try_from(*slot).ok());
-            let slot = slot.ok_or(DeviceError::Request("a step without a cache length"))?;
-            self.memory.ring.expect(slot)?;
-        }
+        self.expect_token(program, None, symbols)?;
         self.programs.run(program, symbols)
     }
 
@@ -175,6 +198,71 @@ impl LoadedPlan for HipPlan {
         let words = self.fetch(buffer, words)?;
         // SAFETY: as in `read`; any 32 bits are an f32.
         Ok(unsafe { std::slice::from_raw_parts(words.cast(), count) })
+    }
+
+    fn run_launch(
+        &mut self,
+        program: usize,
+        launch: usize,
+        symbols: &Symbols,
+    ) -> Result<(), DeviceError> {
+        self.gpu.bind()?;
+        self.expect_token(program, Some(launch), symbols)?;
+        self.programs.run_launch(program, launch, symbols)
+    }
+
+    fn time_program(&mut self, program: usize, symbols: &Symbols) -> Result<f64, DeviceError> {
+        self.gpu.bind()?;
+        self.expect_token(program, None, symbols)?;
+        Ok(self.programs.time(program, symbols, false)?.iter().sum())
+    }
+
+    fn time_launches(
+        &mut self,
+        program: usize,
+        symbols: &Symbols,
+        seconds: &mut [f64],
+    ) -> Result<(), DeviceError> {
+        self.gpu.bind()?;
+        self.expect_token(program, None, symbols)?;
+        let times = self.programs.time(program, symbols, true)?;
+        seconds.iter_mut().zip(times).for_each(|(to, time)| *to = time);
+        Ok(())
+    }
+
+    fn read_bytes(
+        &mut self,
+        buffer: BufferId,
+        first: u64,
+        to: &mut [u8],
+    ) -> Result<(), DeviceError> {
+        let from = self.memory.byte_address(buffer, first, to.len())?;
+        self.gpu.bind()?;
+        // Memory of its own: who looks at buffers may allocate, and `outputs` holds only what is in io
+        // buffers.
+        let pinned = Pinned::zeroed(self.gpu, to.len(), false)?;
+        // SAFETY: `byte_address` found the bytes inside device memory; the pinned ones are new.
+        unsafe { self.download(from, pinned.host(), to.len())? };
+        // SAFETY: so many bytes are there, initialized, and the device is done with them.
+        unsafe { ptr::copy_nonoverlapping(pinned.host(), to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    fn write_bytes(
+        &mut self,
+        buffer: BufferId,
+        first: u64,
+        bytes: &[u8],
+    ) -> Result<(), DeviceError> {
+        let to = self.memory.byte_address(buffer, first, bytes.len())?;
+        let placement = &self.memory.layout.buffers[buffer];
+        if placement.segment == Segment::Constants {
+            return Err(DeviceError::Request("weights cannot be written"));
+        }
+        self.gpu.bind()?;
+        // SAFETY: `byte_address` found the bytes inside device memory, which only kernels of this
+        // stream use.
+        unsafe { self.inputs.copy(to, bytes) }
     }
 }
 
@@ -233,6 +321,20 @@ impl Memory {
             Segment::Io => &self.io,
         };
         segment.address(placement.offset)
+    }
+
+    /// Address of byte `first` of a buffer in device memory that has `count` more.
+    fn byte_address(&self, buffer: BufferId, first: u64, count: usize) -> Result<u64, DeviceError> {
+        if buffer == self.history {
+            return Err(DeviceError::Request("the history is read and written as words"));
+        }
+        let placement = self.layout.buffers.get(buffer);
+        match self.address(buffer, 0) {
+            Some(address) if placement.is_some_and(|p| p.holds(first, count)) => {
+                Ok(address + first)
+            }
+            _ => Err(DeviceError::Request("bytes outside a buffer")),
+        }
     }
 
     /// Address of the first of `words` of an io buffer that holds them all.

@@ -35,7 +35,7 @@ impl Staging {
         bytes: usize,
     ) -> Result<Staging, DeviceError> {
         let piece = |_| {
-            let (memory, read) = (Pinned::zeroed(gpu, bytes, false)?, gpu.event()?);
+            let (memory, read) = (Pinned::zeroed(gpu, bytes, false)?, gpu.event(false)?);
             Ok(Piece { memory, read, used: false })
         };
         let pieces = (0..count.max(1)).map(piece).collect::<Result<_, DeviceError>>()?;

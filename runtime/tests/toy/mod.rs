@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod gpu;
+pub mod launches;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
