@@ -295,7 +295,7 @@ impl Kernel {
             facts.vgprs.to_string(),
             format!("{}", facts.spills + facts.private_bytes),
             facts.lds_bytes.to_string(),
-            facts.waves_per_simd.to_string(),
+            format!("{}/{}", facts.waves_per_simd, facts.planned_waves_per_simd),
             format!("{}/{}", hot.matrix, hot.instructions),
             format!("{}+{}", hot.wide_loads, hot.narrow_loads),
             self.bytes.map(|bytes| bytes.to_string()).unwrap_or_default(),
@@ -309,8 +309,8 @@ const FACTS: [&str; 8] =
     ["vgprs", "spilled", "lds", "waves", "matrix", "loads", "bytes", "predicted us"];
 
 /// What the columns of a GPU's kernels mean.
-const LEGEND: &str = "waves: per SIMD; matrix: matrix operations / instructions of the hot loop; \
-loads: 16 bytes wide + narrower ones there;\nbytes: that a launch must move, prefill with a whole \
+const LEGEND: &str = "waves: per SIMD, achieved/planned; matrix: matrix operations / \
+instructions of the hot loop;\nloads: 16 bytes wide + narrower ones there; bytes: that a launch must move, prefill with a whole \
 chunk, the KV cache half full; predicted: by the roofline of nominal figures, not measured\n";
 
 /// Values of the symbols in a step of prefill or decode.

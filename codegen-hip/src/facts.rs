@@ -2,15 +2,13 @@
 //!
 //! Read from LLVM's assembly text, whose metadata block and labels are stable.
 
+use crate::lower::KernelText;
 use crate::target::GpuTarget;
 use std::cmp::Reverse;
 use waveloom_plan::{CodeFacts, LoopFacts};
 
-/// SIMDs that share the LDS of [`lds_bytes_of_simds`].
-const SIMDS: u32 = 4;
-
-/// Reads off a kernel's assembly what it needs and does. `workgroup` is its number of work-items.
-pub fn code_facts(assembly: &str, workgroup: u32, target: &GpuTarget) -> CodeFacts {
+/// Reads off a kernel's assembly what it needs and does.
+pub fn code_facts(assembly: &str, kernel: &KernelText, target: &GpuTarget) -> CodeFacts {
     let metadata = |key: &str| -> u32 {
         let lines = assembly.lines().map(|line| line.trim_start().trim_start_matches("- "));
         let mut values = lines.filter_map(|line| line.strip_prefix(key)?.trim().parse().ok());
@@ -25,26 +23,11 @@ pub fn code_facts(assembly: &str, workgroup: u32, target: &GpuTarget) -> CodeFac
         spills: metadata(".vgpr_spill_count:") + metadata(".sgpr_spill_count:"),
         private_bytes: metadata(".private_segment_fixed_size:"),
         lds_bytes,
-        waves_per_simd: waves_per_simd(vgprs, lds_bytes, workgroup, target),
+        waves_per_simd: target.occupancy(vgprs, lds_bytes, kernel.workgroup),
+        planned_waves_per_simd: kernel.planned_waves,
         instructions: lines.iter().filter(|line| line.is_instruction()).count() as u32,
         hot_loop: hot_loop(&lines),
     }
-}
-
-/// Waves that a SIMD holds at once: bounded by registers, and by the LDS of the workgroups that
-/// the four SIMDs of a compute unit (of RDNA: a workgroup processor) hold.
-fn waves_per_simd(vgprs: u32, lds_bytes: u32, workgroup: u32, target: &GpuTarget) -> u32 {
-    let by_registers = target.vector_registers.waves(vgprs);
-    let waves = workgroup.div_ceil(target.wave).max(1);
-    match lds_bytes_of_simds(target).checked_div(lds_bytes) {
-        None => by_registers,
-        Some(groups) => by_registers.min((groups * waves).div_ceil(SIMDS)),
-    }
-}
-
-/// LDS that four SIMDs share: a compute unit's, or both halves of a workgroup processor.
-fn lds_bytes_of_simds(target: &GpuTarget) -> u32 {
-    if target.wave == 32 { 2 * target.lds_bytes } else { target.lds_bytes }
 }
 
 /// A line of assembly that does something.
@@ -126,10 +109,12 @@ mod tests {
     use crate::mlir::Elem;
     use crate::{Target, compile};
 
+    const CHIPS: [&str; 6] = ["gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201"];
+
     /// A loop that loads 16 bytes a lane and adds them up.
     #[test]
     fn a_loop_is_read_off_the_assembly() {
-        for name in ["gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201"] {
+        for name in CHIPS {
             let target = Target::from_name(name).unwrap();
             let Target::Gpu(amd) = &target else { panic!("{name} is a GPU") };
             let mut draft = Draft::for_gpu("k", 256);
@@ -150,15 +135,54 @@ mod tests {
             let bytes = k.mul_const(thread, 16);
             let at = k.offset_u32(to, bytes);
             k.store_aligned(sum, at, 16);
+            draft.builder.plan_waves(amd.vector_registers.max_waves);
             let text = draft.finish("k".into(), 1.into(), 0).text;
             let assembly = compile(&text, &target, true).unwrap().dump.unwrap().assembly;
-            let facts = code_facts(&assembly, 256, amd);
+            let facts = code_facts(&assembly, &text, amd);
             assert!(facts.vgprs > 0 && facts.sgprs > 0, "{name}: {facts:?}");
             assert_eq!([facts.spills, facts.private_bytes, facts.lds_bytes], [0; 3]);
             assert_eq!(facts.waves_per_simd, amd.vector_registers.max_waves);
+            assert_eq!(facts.planned_waves_per_simd, facts.waves_per_simd);
             let hot = facts.hot_loop.expect("the loop");
             assert!(hot.wide_loads >= 1 && hot.narrow_loads == 0, "{name}: {hot:?}");
             assert!(hot.instructions < facts.instructions);
+        }
+    }
+
+    /// What is planned bounds the registers: 128 numbers that are alive together, more waves than
+    /// they leave room for.
+    #[test]
+    fn planned_waves_bound_the_registers() {
+        for name in CHIPS {
+            let target = Target::from_name(name).unwrap();
+            let Target::Gpu(gpu) = &target else { panic!("{name} is a GPU") };
+            let facts = |planned: u32| {
+                let mut draft = Draft::for_gpu("k", 64);
+                let (from, to) = (draft.buffer(0), draft.buffer(1));
+                let k = &mut draft.builder;
+                k.plan_waves(planned);
+                let thread = k.thread();
+                let lane = k.mul_const(thread, 16);
+                let [from, to] = [from, to].map(|array| k.offset_u32(array, lane));
+                let numbers: Vec<_> = (0..32)
+                    .map(|index| {
+                        let at = k.offset_const(from, 1024 * index);
+                        k.load_aligned(at, Elem::F32.vec(4), 16)
+                    })
+                    .collect();
+                k.barrier_all();
+                for (index, number) in numbers.into_iter().enumerate() {
+                    let at = k.offset_const(to, 1024 * index as i64);
+                    k.store_aligned(number, at, 16);
+                }
+                let text = draft.finish("k".into(), 1.into(), 0).text;
+                compile(&text, &target, false).unwrap().facts.unwrap()
+            };
+            let free = facts(1);
+            let bound = facts(gpu.vector_registers.max_waves);
+            assert!(free.vgprs >= 128 && free.spills == 0, "{name}: {free:?}");
+            assert!(bound.vgprs <= gpu.vector_registers.most(bound.planned_waves_per_simd));
+            assert_eq!(bound.waves_per_simd, gpu.vector_registers.max_waves, "{name}: {bound:?}");
         }
     }
 }

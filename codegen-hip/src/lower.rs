@@ -56,6 +56,9 @@ pub struct KernelText {
     pub mlir: String,
     /// Work-items of a workgroup, on a GPU; 0 on a CPU.
     pub workgroup: u32,
+    /// Waves that a SIMD of a GPU shall be able to hold at once, at least; 0 on a CPU. 1 asks for
+    /// nothing.
+    pub planned_waves: u32,
 }
 
 impl KernelText {
@@ -66,6 +69,7 @@ impl KernelText {
             name: name.to_string(),
             mlir: self.mlir.replacen(&old, &new, 1),
             workgroup: self.workgroup,
+            planned_waves: self.planned_waves,
         }
     }
 }
@@ -126,7 +130,7 @@ pub fn compile(
     };
     let facts = match target {
         Target::Cpu(_) => None,
-        Target::Gpu(target) => Some(code_facts(&assembly()?, kernel.workgroup, target)),
+        Target::Gpu(target) => Some(code_facts(&assembly()?, kernel, target)),
     };
     let dump = match dump {
         false => None,
@@ -199,7 +203,7 @@ pub(crate) fn assemble(text: &str, target: &Target) -> Result<Vec<u8>, CodegenEr
         set_code_object_version(&module, &context);
     }
     let name = "metadata".to_string();
-    let kernel = KernelText { name, mlir: String::new(), workgroup: 0 };
+    let kernel = KernelText { name, mlir: String::new(), workgroup: 0, planned_waves: 0 };
     let back_end = BackEnd { kernel: &kernel, target };
     let machine = back_end.machine()?;
     module.set_triple(&machine.get_triple());
@@ -310,6 +314,11 @@ impl BackEnd<'_> {
 
     /// Makes a function an entry point of a code object, and says what the back end must know of
     /// its launches: the exact size of a workgroup decides how many registers a work-item may use.
+    ///
+    /// So does the number of waves that were planned for each SIMD. It is the least (there is no
+    /// upper bound) that registers must leave room for; LLVM spills rather than use more, and
+    /// ignores a number that the workgroup or its LDS make impossible: hence the checks of
+    /// `CodeFacts`.
     fn make_gpu_kernel(&self, function: FunctionValue, context: &LlvmContext) {
         // llvm::CallingConv::AMDGPU_KERNEL.
         function.set_call_conventions(91);
@@ -319,6 +328,11 @@ impl BackEnd<'_> {
             ("uniform-work-group-size", "true"),
         ] {
             let attribute = context.create_string_attribute(key, value);
+            function.add_attribute(AttributeLoc::Function, attribute);
+        }
+        if self.kernel.planned_waves > 1 {
+            let waves = self.kernel.planned_waves.to_string();
+            let attribute = context.create_string_attribute("amdgpu-waves-per-eu", &waves);
             function.add_attribute(AttributeLoc::Function, attribute);
         }
     }
@@ -354,7 +368,8 @@ mod tests {
     use crate::mlir::{Builder, Elem};
 
     fn source(mlir: &str) -> KernelText {
-        KernelText { name: "k".to_string(), mlir: mlir.to_string(), workgroup: 0 }
+        let (name, mlir) = ("k".to_string(), mlir.to_string());
+        KernelText { name, mlir, workgroup: 0, planned_waves: 0 }
     }
 
     #[test]

@@ -112,6 +112,9 @@ pub struct CodeFacts {
     pub lds_bytes: u32,
     /// Waves that a SIMD can hold at once, by registers and LDS.
     pub waves_per_simd: u32,
+    /// What its generator planned for, at least: 1 if it has no plan.
+    #[serde(default)]
+    pub planned_waves_per_simd: u32,
     /// Instructions in all.
     pub instructions: u32,
     /// Its innermost loop with the most matrix operations, else the most loads from memory.

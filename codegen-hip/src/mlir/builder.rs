@@ -82,6 +82,8 @@ enum Abi {
 pub(super) struct Gpu {
     /// Work-items of a workgroup.
     pub workgroup: u32,
+    /// Waves of a SIMD, at least.
+    pub planned_waves: u32,
     /// Types of the parameters; unused slots are numbers.
     pub parameters: Vec<Elem>,
     /// Bytes of the local data share.
@@ -102,27 +104,29 @@ impl Builder {
 
     /// Starts a kernel for a GPU, to run in workgroups of `workgroup` work-items.
     pub fn for_gpu(name: &str, workgroup: u32) -> Builder {
-        let gpu = Gpu { workgroup, parameters: vec![], shared_bytes: 0 };
+        let gpu = Gpu { workgroup, planned_waves: 1, parameters: vec![], shared_bytes: 0 };
         Builder { abi: Abi::Gpu(gpu), ..Builder::new(name) }
     }
 
     /// Ends the kernel.
     pub fn finish(self) -> KernelText {
         let Builder { name, body, abi, .. } = self;
-        let (globals, parameters, workgroup) = match &abi {
+        let (globals, parameters, workgroup, planned_waves) = match &abi {
             Abi::Cpu => {
                 let parameters = [ARGS, FIRST, LAST, SCRATCH];
                 let list: Vec<String> =
                     parameters.iter().map(|p| format!("{p}: {}", p.ty)).collect();
-                (String::new(), list.join(", "), 0)
+                (String::new(), list.join(", "), 0, 0)
             }
-            Abi::Gpu(gpu) => (gpu.globals(), gpu.parameter_list(), gpu.workgroup),
+            Abi::Gpu(gpu) => {
+                (gpu.globals(), gpu.parameter_list(), gpu.workgroup, gpu.planned_waves)
+            }
         };
         let mlir = format!(
             "module {{\n{globals}  func.func @{name}({parameters}) {{\n{body}    func.return\n  \
              }}\n}}\n"
         );
-        KernelText { name, mlir, workgroup }
+        KernelText { name, mlir, workgroup, planned_waves }
     }
 
     /// What belongs to a GPU's kernel alone.

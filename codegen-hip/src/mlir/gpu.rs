@@ -248,6 +248,19 @@ impl Builder {
         self.offset_const(base, offset.into())
     }
 
+    /// Plans for `waves` waves on each SIMD at once, at least: the compiler must keep registers
+    /// within what leaves room for them.
+    pub fn plan_waves(&mut self, waves: u32) {
+        self.gpu().planned_waves = waves.max(1);
+    }
+
+    /// Plans for the waves that fit if a work-item needs `registers` registers; after all of the
+    /// local data share has been claimed.
+    pub fn plan_registers(&mut self, registers: u32, target: &GpuTarget) {
+        let Gpu { workgroup, shared_bytes, .. } = *self.gpu();
+        self.plan_waves(target.occupancy(registers, shared_bytes, workgroup));
+    }
+
     /// Bytes of the local data share that have been claimed.
     pub fn shared_bytes(&mut self) -> u32 {
         self.gpu().shared_bytes

@@ -51,6 +51,11 @@ impl VectorRegisters {
         let granules = registers.max(1).div_ceil(self.granule);
         (self.total / (granules * self.granule)).min(self.max_waves)
     }
+
+    /// Most registers of a wave of which a SIMD can hold `waves`.
+    pub fn most(&self, waves: u32) -> u32 {
+        self.total / waves.clamp(1, self.max_waves) / self.granule * self.granule
+    }
 }
 
 /// Type of the factors of a matrix operation; sums are f32.
@@ -137,6 +142,26 @@ impl GpuTarget {
     /// LLVM's feature string: what the processor has by itself will do.
     pub fn feature_string(&self) -> String {
         String::new()
+    }
+
+    /// Waves that a SIMD can hold at once, of workgroups of `workgroup` work-items with `registers`
+    /// registers each and `lds_bytes` bytes of LDS together: bounded by registers, and by the LDS
+    /// that the SIMDs of a compute unit (of RDNA: a workgroup processor) share.
+    pub fn occupancy(&self, registers: u32, lds_bytes: u32, workgroup: u32) -> u32 {
+        let by_registers = self.vector_registers.waves(registers);
+        let waves = workgroup.div_ceil(self.wave).max(1);
+        // Both halves of a workgroup processor have their own.
+        let shared = if self.wave == 32 { 2 * self.lds_bytes } else { self.lds_bytes };
+        match shared.checked_div(lds_bytes) {
+            None => by_registers,
+            Some(groups) => by_registers.min((groups * waves).div_ceil(self.simds())),
+        }
+    }
+
+    /// SIMDs that a workgroup's waves are spread over, and that share LDS: those of a compute unit,
+    /// of RDNA of a workgroup processor.
+    pub fn simds(&self) -> u32 {
+        4
     }
 
     /// Groups of 16 lanes in a wave.

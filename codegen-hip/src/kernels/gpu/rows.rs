@@ -20,6 +20,10 @@ const WORKGROUP: u32 = 256;
 /// Numbers that a work-item of `map` takes at most.
 const MAP_STEPS: u32 = 2;
 
+/// Registers of a work-item besides the numbers of a row that it has: indices, addresses, and what
+/// divisions of them need.
+const BESIDES: u32 = 32;
+
 /// How the work-items of a workgroup share a row.
 #[derive(Clone, Copy)]
 struct Share {
@@ -41,6 +45,11 @@ impl Share {
     /// Columns that a workgroup takes at once.
     fn step(self) -> u32 {
         self.workgroup * self.lanes.max(1)
+    }
+
+    /// Plans for a work-item that has `vectors` vectors of the row at once.
+    fn plan(self, k: &mut Builder, op: &Instance<'_>, vectors: u32) {
+        k.plan_registers(vectors * self.lanes.max(1) + BESIDES, op.target);
     }
 
     /// Runs `body` with every `i32` column from `from` to `to` at which a vector of this work-item
@@ -150,6 +159,10 @@ pub(super) fn embed(op: &Instance<'_>) -> Result<KernelSource, KernelError> {
         }
         (None, None) => return Err(op.unsupported(format!("a table of {}", table.dtype))),
     }
+    match layout {
+        Some(layout) => draft.builder.plan_registers(PackedRow::registers(layout), op.target),
+        None => share.plan(&mut draft.builder, op, 1),
+    }
     Ok(draft.finish(summary, items, 0))
 }
 
@@ -199,6 +212,8 @@ pub(super) fn norm(op: &Instance<'_>, eps: F32) -> Result<KernelSource, KernelEr
         let x = k.mul(x, weight);
         store(k, Elem::F32, x, to, column);
     });
+    // x, the weight, the scale and the sum.
+    share.plan(k, op, 4);
     Ok(draft.finish(format!("norm {}", op.spell(x)), items, 0))
 }
 
@@ -307,6 +322,8 @@ pub(super) fn map(op: &Instance<'_>, expr: &Expr) -> Result<KernelSource, Kernel
         let value = map::evaluate(k, expr, &values, share.lanes);
         store(k, Elem::F32, value, result, column);
     });
+    // The operands, the result, and a number or two on the way to it.
+    share.plan(k, op, operands.len() as u32 + 3);
     Ok(draft.finish(format!("map {} {expr}", op.spell(op.result())), items, 0))
 }
 
@@ -351,6 +368,8 @@ pub(super) fn rope(op: &Instance<'_>) -> Result<KernelSource, KernelError> {
         store(k, Elem::F32, x, to, low);
         store(k, Elem::F32, y, to, high);
     });
+    // x, y, their angle's two numbers, four products.
+    share.plan(k, op, 8);
     Ok(draft.finish(format!("rope {}", op.spell(x)), items, 0))
 }
 
@@ -402,6 +421,7 @@ pub(super) fn cache_append(op: &Instance<'_>) -> Result<KernelSource, KernelErro
             k.store(value, at);
         });
     });
+    share.plan(k, op, 1);
     Ok(draft.finish(format!("cache_append {} {}", op.spell(cache), op.spell(new)), items, 0))
 }
 

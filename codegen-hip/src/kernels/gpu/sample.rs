@@ -62,6 +62,8 @@ pub fn kernel(vocab: u32, target: &GpuTarget) -> Result<KernelSource, KernelErro
         let at = k.element_u32(history, Elem::I32, counter);
         k.store_release(token, at, Scope::System);
     });
+    // There is no other workgroup: all of its waves, and no more.
+    k.plan_waves(WORKGROUP / target.wave / target.simds());
     let scratch_bytes = plan::SCRATCH_COUNTERS + sampler.scratch_bytes();
     Ok(draft.finish(format!("sample f32[1,{vocab}]"), plan::Expr::from(1), scratch_bytes))
 }

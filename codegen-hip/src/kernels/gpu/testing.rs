@@ -64,6 +64,8 @@ impl Runner {
     pub fn new(source: KernelSource, target: &Target) -> Runner {
         let compiled = compile(&source.text, target, false).unwrap_or_else(|e| panic!("{e}"));
         let facts = compiled.facts.clone().expect("a kernel of a GPU has facts");
+        let (found, planned) = (facts.waves_per_simd, facts.planned_waves_per_simd);
+        assert!(found >= planned, "{}: {facts:?}", source.summary);
         let code = link_shared_object(&[compiled], target).unwrap_or_else(|e| panic!("{e}"));
         let memory = Arc::new(Memory::reserve(1 << 30).expect("address space"));
         memory.track_writes();

@@ -81,6 +81,7 @@ pub(super) fn kernel(
     let k = &mut draft.builder;
     let decode = Decode::new(k, shape, &memory, scratch, split, tile);
     decode.emit(k);
+    k.plan_registers(Walk::registers(shape, &matrix, &tile), shape.target);
     let partial = u64::from(decode.partial_bytes()) * u64::from(split.shares * counters);
     let scratch_bytes = plan::SCRATCH_COUNTERS + partial;
     let grid = i64::from(counters * split.shares);

@@ -28,6 +28,7 @@ pub(super) fn kernel(shape: &Shape<'_>, tokens: plan::Expr, capacity: plan::Expr
     let count = k.trunc(count, Elem::I32);
     let prefill = Prefill { shape, tile, memory: &memory, tokens: count };
     prefill.emit(k);
+    k.plan_registers(Walk::registers(shape, &Matrix::new(shape), &tile), shape.target);
     let number = |n: u32| plan::Expr::from(i64::from(n));
     let ceil_div = |a: plan::Expr, b: u32| plan::Expr::CeilDiv(Box::new(a), Box::new(number(b)));
     let blocks = ceil_div(tokens, tile.columns * COLUMNS);

@@ -335,6 +335,26 @@ fn decode_depends_on_the_capacity_alone() {
     }
 }
 
+/// The registers that tiles need are those that the compiler gets by with: as many waves as were
+/// planned, and nothing spilled.
+#[test]
+fn as_many_waves_as_planned() {
+    for (chip, head_dim) in CHIPS.iter().flat_map(|c| [64, 72, 128, 256].map(|d| (c, d))) {
+        let chip = target(chip);
+        for (variant, window) in [(Variant::Prefill, None), (Variant::Decode, Some(100))] {
+            let attr = AttentionAttr { window, ..attr(6, 2, head_dim) };
+            let op = Op::Attention { attr: attr.clone() };
+            let source = kernel(op, &types(&attr, DType::F16, wave(&chip)), variant, &chip);
+            let facts = compile(&source.text, &chip, false).unwrap().facts.unwrap();
+            let (found, planned) = (facts.waves_per_simd, facts.planned_waves_per_simd);
+            let what = format!("{} {} {window:?}: {facts:?}", chip.name(), source.summary);
+            eprintln!("{found}/{planned}: {what}");
+            assert_eq!([facts.spills, facts.private_bytes], [0, 0], "{what}");
+            assert!(found >= planned, "{what}");
+        }
+    }
+}
+
 /// `WAVELOOM_DUMP=folder cargo test … -- --ignored attention::tests::assembly`.
 #[test]
 #[ignore = "writes files, for people"]

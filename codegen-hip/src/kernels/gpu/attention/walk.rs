@@ -23,6 +23,10 @@ const HEADROOM: f64 = 14.0;
 const NONE_YET: f32 = -1e30;
 /// Fragments whose instructions the scheduler may mix.
 const PINNED: usize = 4;
+/// Registers of a row besides its sums: largest score, mass, decay, position.
+const COLUMN_STATE: u32 = 4;
+/// Registers for all that is short-lived: exponents, comparisons, and what the scheduler mixes.
+const BESIDES: u32 = 20;
 /// 16 bytes of the cache.
 const LOADED: Ty = Elem::I32.vec(4);
 
@@ -311,6 +315,34 @@ impl<'a> Walk<'a> {
     fn base(&self, k: &mut Builder, blocks: &Blocks, j: Value) -> Value {
         let before = k.mul_const(j, blocks.stride.into());
         k.add(blocks.start, before)
+    }
+
+    /// Vector registers of a lane: what is alive together in the loops, where it is most.
+    pub fn registers(shape: &Shape<'_>, matrix: &Matrix<'_>, tile: &Tile) -> u32 {
+        let loads = tile.loads() as u32;
+        let operand = if matrix.is_doubled() { CHUNK } else { CHUNK / 2 };
+        let sums = Self::value_tiles(shape) * matrix.sums() + COLUMN_STATE;
+        let queries = match tile.shared_queries {
+            // One for each fragment, of those that the scheduler may mix.
+            true => PINNED as u32 * operand,
+            false => Self::steps(shape, matrix) * operand,
+        };
+        // First scores, then the operands that they become, with masks for the values.
+        let scores = tile.columns * tile.spans * CHUNK;
+        let operands = tile.columns * tile.spans * operand + tile.spans * loads * LOADED.lanes;
+        let rest = if tile.split { CHUNK } else { 0 };
+        let in_flight = tile.depth * loads * LOADED.lanes;
+        // The last step, or tile, has others where not all lanes have a part of it.
+        let whole = shape.chunks().is_multiple_of(matrix.groups())
+            && shape.head_dim.is_multiple_of(COLUMNS);
+        let addresses = tile.spans * (matrix.tiles() + loads) * if whole { 1 } else { 2 };
+        tile.columns * (sums + queries)
+            + scores.max(operands)
+            + rest
+            + in_flight
+            + 2 * operand
+            + addresses
+            + BESIDES
     }
 
     // ---- loads ------------------------------------------------------------------------------

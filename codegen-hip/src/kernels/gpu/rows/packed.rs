@@ -25,6 +25,11 @@ impl PackedRow {
         (layout.chunks().min(WORKGROUP) as u32).next_multiple_of(target.wave)
     }
 
+    /// Registers of a work-item: a chunk, its elements as f32, and what leads to them.
+    pub fn registers(layout: GpuLayout) -> u32 {
+        (CHUNK_BYTES / 4) as u32 + layout.chunk_elements() as u32 + super::BESIDES
+    }
+
     pub fn new(k: &mut Builder, layout: GpuLayout, table: Value, row: Value) -> PackedRow {
         let rows = k.i64(TILE_ROWS as i64);
         PackedRow { layout, table, tile: k.udiv(row, rows), row: k.rem(row, rows) }
