@@ -15,9 +15,18 @@
 //!
 //! After the chunks of the whole matrix follow the scales of quantized forms, one entry per row
 //! and block of 32 elements: q8_0 and q4_0 the scale, q4_1 scale and minimum, in f16. In a *unit*
-//! of 16 blocks an entry is at `(block % 4, row, block / 4)`, the last contiguous: a lane that
-//! reads blocks g, 4 + g, 8 + g, 12 + g in four steps finds their scales side by side. Blocks
-//! beyond the last whole unit follow after all units, as `(block, row)`.
+//! of 16 blocks they lie so that one load of 16 bytes brings a lane its scales, the last index
+//! contiguous:
+//!
+//! ```text
+//! entries of 4 bytes:  (block % 4, row, block / 4)
+//! entries of 2 bytes:  (block % 2, row, block / 2 % 2, block / 4)
+//! ```
+//!
+//! A lane of a wave of 64 reads blocks g, 4 + g, 8 + g, 12 + g in four steps: the four entries of
+//! 4 bytes that it loads, or one half of the eight of 2 bytes, whose other half lane group g ± 2
+//! takes from the same load. A lane of a wave of 32 reads every other block and uses all eight.
+//! Blocks beyond the last whole unit follow after all units, as `(block, row)`.
 
 use super::synthetic::{Drawn, ranges};
 use waveloom_ir::DType;
@@ -31,8 +40,12 @@ pub const CHUNK_BYTES: u64 = 16;
 pub const BLOCK: u64 = 32;
 /// Blocks of a unit of scales.
 pub const UNIT_BLOCKS: u64 = 16;
-/// Lane groups of a unit of scales: an entry is at `(block % 4, row, block / 4)`.
+/// Lane groups that a wave of 64 divides a unit among, block after block.
 pub const UNIT_GROUPS: u64 = 4;
+/// Blocks of a unit that each of them has.
+pub const UNIT_STEPS: u64 = UNIT_BLOCKS / UNIT_GROUPS;
+/// Bytes of a lane's load of scales.
+pub const SCALE_LOAD_BYTES: u64 = 16;
 /// Scales begin, and sizes end, at multiples of this.
 const ALIGNMENT: u64 = 256;
 
@@ -99,6 +112,16 @@ impl GpuLayout {
         }
     }
 
+    /// Parts of a unit of scales, of which a lane loads one, `run` entries, for its row: 4 or 2.
+    pub fn scale_parts(&self) -> u64 {
+        UNIT_BLOCKS / self.scale_run()
+    }
+
+    /// Entries of scales that a lane loads at once: 4 or 8. Of quantized forms alone.
+    pub fn scale_run(&self) -> u64 {
+        SCALE_LOAD_BYTES / self.scale_bytes()
+    }
+
     /// Whole units of scales in a row.
     pub fn units(&self) -> u64 {
         self.blocks() / UNIT_BLOCKS
@@ -139,8 +162,9 @@ impl GpuLayout {
         if unit < self.units() {
             let (group, step) = (block % UNIT_GROUPS, block % UNIT_BLOCKS / UNIT_GROUPS);
             let unit = tile * self.units() + unit;
-            let steps = UNIT_BLOCKS / UNIT_GROUPS;
-            let entry = ((unit * UNIT_GROUPS + group) * TILE_ROWS + row) * steps + step;
+            let (parts, run) = (self.scale_parts(), self.scale_run());
+            let line = (unit * parts + group % parts) * TILE_ROWS + row;
+            let entry = line * run + group / parts * UNIT_STEPS + step;
             return self.scales_offset() + entry * self.scale_bytes();
         }
         let block = block % UNIT_BLOCKS;
@@ -170,9 +194,9 @@ impl GpuLayout {
             let entry = self.scale_bytes();
             let numbers = [drawn.scale, drawn.minimum].concat();
             let content = Content::Repeat(numbers[..entry as usize].to_vec());
-            let steps = UNIT_BLOCKS / UNIT_GROUPS;
+            let parts = self.units() * self.scale_parts();
             for (offset, lines, bytes) in [
-                (self.scales_offset(), self.units() * UNIT_GROUPS, steps * entry),
+                (self.scales_offset(), parts, SCALE_LOAD_BYTES),
                 (self.tail_offset(), self.tail_blocks(), entry),
             ] {
                 let tile = lines * TILE_ROWS * bytes;
@@ -252,13 +276,21 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_finds_the_scales_of_four_steps_side_by_side() {
-        let layout = GpuLayout::new(DType::Q4_1, 32, 1024).unwrap();
-        for group in 0..4 {
-            let offsets: Vec<u64> =
-                (0..4).map(|step| layout.scale_offset(17, 16 + 4 * step + group)).collect();
-            assert_eq!(offsets[0] % 16, 0);
-            assert!(offsets.windows(2).all(|pair| pair[1] == pair[0] + 4));
+    fn a_lane_finds_its_scales_side_by_side() {
+        for (dtype, groups) in [(DType::Q4_1, 4), (DType::Q4_0, 2), (DType::Q8_0, 2)] {
+            let layout = GpuLayout::new(dtype, 32, 1024).unwrap();
+            let bytes = layout.scale_bytes();
+            for group in 0..groups {
+                // In the order in which a wave of `groups` lane groups goes over the unit.
+                let steps = (0..4 / groups).flat_map(|pass| (0..4).map(move |step| (pass, step)));
+                let offsets: Vec<u64> = steps
+                    .map(|(pass, step)| 16 + 4 * step + groups * pass + group)
+                    .map(|block| layout.scale_offset(17, block))
+                    .collect();
+                assert_eq!(offsets.len() as u64 * bytes, SCALE_LOAD_BYTES);
+                assert_eq!(offsets[0] % SCALE_LOAD_BYTES, 0);
+                assert!(offsets.windows(2).all(|pair| pair[1] == pair[0] + bytes));
+            }
         }
     }
 

@@ -3,7 +3,9 @@
 use crate::kernels::real;
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
-use crate::pack::gpu::{BLOCK, CHUNK_BYTES, GpuLayout, TILE_ROWS, UNIT_BLOCKS, UNIT_GROUPS};
+use crate::pack::gpu::{
+    BLOCK, CHUNK_BYTES, GpuLayout, TILE_ROWS, UNIT_BLOCKS, UNIT_GROUPS, UNIT_STEPS,
+};
 use crate::target::GpuTarget;
 use waveloom_ir::DType;
 
@@ -113,17 +115,20 @@ impl PackedRow {
     fn scales(&self, k: &mut Builder, block: Value) -> (Value, Option<Value>) {
         let layout = self.layout;
         let whole = (layout.units() * UNIT_BLOCKS) as i64;
-        // In a unit: (block / 16, block % 4, row, block % 16 / 4).
-        let [unit, groups, sixteen] =
-            [UNIT_BLOCKS, UNIT_GROUPS, TILE_ROWS].map(|n| k.i32(n as i32));
+        // In a unit: (unit, group % parts, row, group / parts, step).
+        let [unit, groups, parts, sixteen] =
+            [UNIT_BLOCKS, UNIT_GROUPS, layout.scale_parts(), TILE_ROWS].map(|n| k.i32(n as i32));
         let row = k.trunc(self.row, Elem::I32);
         let (index, in_unit) = (k.udiv(block, unit), k.rem(block, unit));
         let (group, step) = (k.rem(in_unit, groups), k.udiv(in_unit, groups));
-        let entry = k.mul(index, groups);
-        let entry = k.add(entry, group);
+        let (part, before) = (k.rem(group, parts), k.udiv(group, parts));
+        let entry = k.mul(index, parts);
+        let entry = k.add(entry, part);
         let entry = k.mul(entry, sixteen);
         let entry = k.add(entry, row);
-        let entry = k.mul_const(entry, (UNIT_BLOCKS / UNIT_GROUPS) as i64);
+        let entry = k.mul_const(entry, layout.scale_run() as i64);
+        let before = k.mul_const(before, UNIT_STEPS as i64);
+        let entry = k.add(entry, before);
         let entry = k.add(entry, step);
         let of_unit = self.entry(k, layout.scales_offset(), layout.units() * UNIT_BLOCKS, entry);
         // After the units: (block, row).

@@ -3,7 +3,7 @@
 //! K is cut into *cells*: what a lane group multiplies at a time, a block of 32 of a quantized form
 //! (one chunk of q4, two of q8_0) or one chunk of a plain one. Sixteen cells are a *unit*: four
 //! steps of the four lane groups of a wave of 64; a wave of 32 goes twice over a unit. Of a
-//! quantized form one wide load brings a lane's scales of its four steps.
+//! quantized form loads of 16 bytes bring a lane's scales, of a unit or of a pass over it.
 //!
 //! With q the stored integers, a block is Σ w·x = d·Σ q·x + m·Σ x: scale and minimum are taken out
 //! of the sums, and the sums Σ x were made when x was staged. q8_0 is read as q + 128, and q4_0 as
@@ -13,8 +13,11 @@
 
 use super::activations::Activations;
 use super::tile::TILE_COLUMNS;
+use crate::kernels::gpu::gemm::split;
 use crate::mlir::{Builder, Elem, Ty, Value};
-use crate::pack::gpu::{CHUNK_BYTES, GpuLayout, TILE_ROWS, UNIT_BLOCKS, UNIT_GROUPS};
+use crate::pack::gpu::{
+    CHUNK_BYTES, GpuLayout, SCALE_LOAD_BYTES, TILE_ROWS, UNIT_BLOCKS, UNIT_GROUPS, UNIT_STEPS,
+};
 use crate::target::{GpuTarget, MatrixLayout};
 use std::collections::VecDeque;
 use waveloom_ir::DType;
@@ -24,7 +27,7 @@ const UNIT_CELLS: u32 = UNIT_BLOCKS as u32;
 /// Lane groups that a unit is divided among.
 const GROUPS: u32 = UNIT_GROUPS as u32;
 /// Cells of a unit that a lane group multiplies.
-const STEPS: u32 = UNIT_CELLS / GROUPS;
+const STEPS: u32 = UNIT_STEPS as u32;
 /// Bytes of a chunk in all rows of a tile.
 const ROW_OF_CHUNKS: u32 = (TILE_ROWS * CHUNK_BYTES) as u32;
 /// Offsets below this are part of a load.
@@ -44,6 +47,8 @@ pub(super) struct Bundle {
     chunk_elements: u32,
     /// Bytes of a block's scale, and minimum if it has one.
     scale_bytes: u32,
+    /// Parts of the scales of a unit, 16 bytes a row each; none of plain forms.
+    scale_parts: u32,
 }
 
 /// One tile of one matrix, as uniform addresses.
@@ -147,6 +152,7 @@ impl Bundle {
             chunks: layout.chunks() as u32,
             chunk_elements: layout.chunk_elements() as u32,
             scale_bytes: layout.scale_bytes() as u32,
+            scale_parts: if layout.dtype.is_block() { layout.scale_parts() as u32 } else { 0 },
         }
     }
 
@@ -185,11 +191,6 @@ impl Bundle {
     /// Bytes of the scales of a unit of a tile.
     fn unit_scale_bytes(&self) -> u32 {
         UNIT_CELLS * TILE_ROWS as u32 * self.scale_bytes
-    }
-
-    /// Bytes of the scales of a lane's steps.
-    fn lane_scale_bytes(&self) -> u32 {
-        STEPS * self.scale_bytes
     }
 
     /// Type of a sum: of quantized forms a number, of plain ones four that are added at the end.
@@ -233,7 +234,10 @@ impl Bundle {
         let of_group = k.mul_const(group, self.cell_bytes().into());
         let of_column = k.mul_const(column, CHUNK_BYTES as i64);
         let chunk = k.add(of_group, of_column);
-        let scale = k.mul_const(lane, self.lane_scale_bytes().into());
+        // More lane groups than parts share them.
+        let lanes = self.scale_parts.clamp(1, target.groups()) * TILE_ROWS as u32;
+        let (_, reader) = split(k, lane, lanes);
+        let scale = k.mul_const(reader, SCALE_LOAD_BYTES as i64);
         let reader = (0..place).fold(group, |group, _| k.opaque(group));
         let x = k.mul_const(reader, self.cell_elements().into());
         let x = activations.padded_value(k, x);
@@ -262,9 +266,18 @@ impl Wave<'_> {
         (0..self.passes() * STEPS)
             .map(|i| {
                 let (pass, step) = (i / STEPS, i % STEPS);
-                CellAt { index: GROUPS * step + groups * pass, scale: (pass as usize, step) }
+                let scale = match self.scale_loads() == self.passes() {
+                    true => (pass as usize, step),
+                    false => (0, pass * STEPS + step),
+                };
+                CellAt { index: GROUPS * step + groups * pass, scale }
             })
             .collect()
+    }
+
+    /// Loads of scales in a unit, per stream.
+    fn scale_loads(&self) -> u32 {
+        self.bundle.scale_parts.div_ceil(self.target.groups())
     }
 
     /// What lanes add to addresses in unit `unit`: chunks, scales. LLVM must not see how they
@@ -284,11 +297,13 @@ impl Wave<'_> {
     pub fn first_loads(&self, k: &mut Builder, unit: Value) -> Loaded {
         let offsets = self.offsets(k, unit);
         let chunks = self.passes() * STEPS * self.bundle.cell_chunks();
-        let passes = if self.bundle.scale_bytes > 0 { self.passes() } else { 0 };
+        let loads = self.scale_loads();
         let scales = self.streams.iter().map(|stream| {
-            (0..passes).map(|pass| self.load_scales(k, stream, offsets[1], pass)).collect()
+            (0..loads).map(|load| self.load_scales(k, stream, offsets[1], load)).collect()
         });
         let scales = scales.collect();
+        // They are needed first: behind chunks they would be waited for together with all of those.
+        k.schedule_barrier();
         let chunks = self.streams.iter().map(|stream| {
             (0..chunks).map(|chunk| self.load_unit_chunk(k, stream, offsets[0], chunk)).collect()
         });
@@ -306,13 +321,28 @@ impl Wave<'_> {
         self.load_chunk(k, stream, lane, offset)
     }
 
-    /// Loads the scales of a lane's steps in a pass over a unit.
-    fn load_scales(&self, k: &mut Builder, stream: &Stream, lane: Value, pass: u32) -> Value {
-        let bytes = self.bundle.lane_scale_bytes();
-        let group = pass * self.target.groups();
+    /// Starts load `load` of a lane's scales in a unit.
+    fn load_scales(&self, k: &mut Builder, stream: &Stream, lane: Value, load: u32) -> Value {
+        let bytes = SCALE_LOAD_BYTES as u32;
+        let before = load * self.target.wave * bytes;
         let at = k.offset_u32(stream.scales, lane);
-        let at = k.offset_const(at, (group * TILE_ROWS as u32 * bytes).into());
+        let at = k.offset_const(at, before.into());
         k.load_streamed(at, Elem::I32.vec(bytes / 4), bytes)
+    }
+
+    /// Of loaded scales those that lanes use, where more lane groups than parts share them.
+    fn own_scales(&self, k: &mut Builder, scales: &[Vec<Value>]) -> Vec<Vec<Value>> {
+        if self.target.groups() <= self.bundle.scale_parts {
+            return scales.to_vec();
+        }
+        let parts = k.i32(self.bundle.scale_parts as i32);
+        let first = k.below(self.lanes.group, parts);
+        let own = |k: &mut Builder, loaded: Value| {
+            let half = loaded.ty.lanes / 2;
+            let [low, high] = [0, half].map(|from| k.slice(loaded, from, half));
+            k.select(first, low, high)
+        };
+        scales.iter().map(|of_stream| of_stream.iter().map(|&s| own(k, s)).collect()).collect()
     }
 
     /// Loads 16 bytes at `lane` (by lane) and `offset` of a stream: a 32-bit sum, and what is left
@@ -362,7 +392,9 @@ impl Wave<'_> {
         next: Option<&mut Next>,
     ) -> Vec<Value> {
         let at = k.sub(unit, base);
-        self.multiply(k, at, &self.cells(), loaded, sums, next)
+        let scales = self.own_scales(k, &loaded.scales);
+        let loaded = Loaded { chunks: loaded.chunks.clone(), scales };
+        self.multiply(k, at, &self.cells(), &loaded, sums, next)
     }
 
     /// The groups of cells, in the order in which they are multiplied.
@@ -415,7 +447,7 @@ impl Wave<'_> {
         let mut weights: Vec<Vec<Value>> = vec![];
         // Sums over the first group of a block, by stream and row.
         let mut chains = vec![None; sums.len()];
-        if self.passes() == 1 {
+        if self.scale_loads() == 1 {
             self.reload_scales(k, &mut next, 0);
         }
         for turn in 0..turns.len() + ahead {
@@ -502,17 +534,15 @@ impl Wave<'_> {
                 chunks[group.chunk] = self.load_unit_chunk(k, stream, offsets[0], index);
             }
         }
-        if self.passes() > 1 && group.last && scale.1 + 1 == STEPS {
+        if self.scale_loads() > 1 && group.last && scale.1 + 1 == STEPS {
             self.reload_scales(k, next, scale.0);
         }
     }
 
-    fn reload_scales(&self, k: &mut Builder, next: &mut Option<&mut Next>, pass: usize) {
+    fn reload_scales(&self, k: &mut Builder, next: &mut Option<&mut Next>, load: usize) {
         let Some(Next { offsets, loaded }) = next else { return };
         for (stream, scales) in self.streams.iter().zip(&mut loaded.scales) {
-            if let Some(scales) = scales.get_mut(pass) {
-                *scales = self.load_scales(k, stream, offsets[1], pass as u32);
-            }
+            scales[load] = self.load_scales(k, stream, offsets[1], load as u32);
         }
     }
 

@@ -6,15 +6,19 @@ use super::product::Product;
 use super::split;
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
-use crate::pack::gpu::{BLOCK, CHUNK_BYTES, GpuLayout, TILE_ROWS, UNIT_BLOCKS, UNIT_GROUPS};
+use crate::pack::gpu::{
+    BLOCK, CHUNK_BYTES, GpuLayout, SCALE_LOAD_BYTES, TILE_ROWS, UNIT_BLOCKS, UNIT_GROUPS,
+    UNIT_STEPS,
+};
 use waveloom_ir::DType;
 
 /// Bytes of one chunk of each row of a tile.
 pub(super) const ROW_CHUNKS: i64 = (TILE_ROWS * CHUNK_BYTES) as i64;
-/// Entries of scales of a unit, of one group of it, and of one row of that.
+/// Entries of scales of a unit.
 const UNIT_ENTRIES: i64 = (UNIT_BLOCKS * TILE_ROWS) as i64;
-const GROUP_ENTRIES: i64 = (TILE_ROWS * ROW_ENTRIES as u64) as i64;
-const ROW_ENTRIES: i64 = (UNIT_BLOCKS / UNIT_GROUPS) as i64;
+/// Bytes of scales of one row, and of all rows, in a part of a unit.
+const ROW_SCALES: i64 = SCALE_LOAD_BYTES as i64;
+const PART_SCALES: i64 = TILE_ROWS as i64 * ROW_SCALES;
 
 /// How one weight is stepped through: what is known while building.
 #[derive(Clone, Copy, Debug)]
@@ -265,7 +269,7 @@ impl<'a> Weights<'a> {
         let first = k.mul_const(block, (steps.scales() * spread).into());
         let first = k.add_const(first, (index * spread).into());
         let in_units = |k: &mut Builder| {
-            let (lane, uniform) = self.place_in_units(k, first, lane_block, bytes);
+            let (lane, uniform) = self.place_in_units(k, layout, first, lane_block);
             let before = k.mul_const(tile, layout.units() as i64 * UNIT_ENTRIES * bytes);
             (lane, k.add(uniform, before))
         };
@@ -296,19 +300,27 @@ impl<'a> Weights<'a> {
     fn place_in_units(
         &self,
         k: &mut Builder,
+        layout: &GpuLayout,
         first: Value,
         lane_block: Value,
-        bytes: i64,
     ) -> (Value, Value) {
+        let bytes = layout.scale_bytes() as i64;
         let (unit, rest) = split(k, first, UNIT_BLOCKS as u32);
         let (step, group) = split(k, rest, UNIT_GROUPS as u32);
         let unit = k.mul_const(unit, UNIT_ENTRIES * bytes);
-        let group = k.mul_const(group, GROUP_ENTRIES * bytes);
+        // Groups of lanes do not carry into those of `first`: the parts add up.
+        let place_of_group = |k: &mut Builder, group: Value| {
+            let (steps, part) = split(k, group, layout.scale_parts() as u32);
+            let part = k.mul_const(part, PART_SCALES);
+            let steps = k.mul_const(steps, UNIT_STEPS as i64 * bytes);
+            k.add(part, steps)
+        };
+        let group = place_of_group(k, group);
         let step = k.mul_const(step, bytes);
         let uniform = k.add(unit, group);
         let uniform = k.add(uniform, step);
-        let group = k.mul_const(lane_block, GROUP_ENTRIES * bytes);
-        let row = k.mul_const(self.row, ROW_ENTRIES * bytes);
+        let group = place_of_group(k, lane_block);
+        let row = k.mul_const(self.row, ROW_SCALES);
         (k.add(group, row), uniform)
     }
 }
