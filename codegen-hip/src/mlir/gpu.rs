@@ -139,11 +139,13 @@ impl Builder {
         self.intrinsic("llvm.amdgcn.update.dpp", &operands, Elem::I32.into())
     }
 
-    /// The `i32` of the same lane of the other row of 16, in a wave of 32 lanes.
+    /// The `i32` of the same lane of the other row of 16, in a wave of 32 lanes that are all on.
     fn swap_rows(&mut self, value: Value) -> Value {
         let [low, high] = [0x7654_3210, 0xfedc_ba98_u32 as i32].map(|lanes| self.i32(lanes));
         let no = self.bool(false);
-        let operands = [value, value, low, high, no, no];
+        // What lanes get whose source is off: nothing that matters, and no register to copy to.
+        let anything = self.emit(value.ty, |t| format!("llvm.mlir.poison : {t}"));
+        let operands = [anything, value, low, high, no, no];
         self.intrinsic("llvm.amdgcn.permlanex16", &operands, Elem::I32.into())
     }
 

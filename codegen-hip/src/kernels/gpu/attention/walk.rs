@@ -21,8 +21,6 @@ use std::f64::consts::LOG2_E;
 const HEADROOM: f64 = 14.0;
 /// Stands for the largest score where there is none: finite, so that differences are no NaN.
 const NONE_YET: f32 = -1e30;
-/// Fragments whose instructions the scheduler may mix.
-const PINNED: usize = 4;
 /// Registers of a row besides its sums: largest score, mass, decay, position.
 const COLUMN_STATE: u32 = 4;
 /// Registers for all that is short-lived: exponents, comparisons, and what the scheduler mixes.
@@ -183,6 +181,12 @@ impl Tile {
         self.spans * matrix.span()
     }
 
+    /// Fragments whose instructions the scheduler may mix: with all that are in flight, it could let
+    /// the last ones land before it begins others.
+    fn mixed(&self) -> usize {
+        (self.depth as usize / 2).max(1)
+    }
+
     /// 16-byte loads of a fragment.
     fn loads(&self) -> usize {
         if self.whole { 2 } else { 1 }
@@ -324,7 +328,7 @@ impl<'a> Walk<'a> {
         let sums = Self::value_tiles(shape) * matrix.sums() + COLUMN_STATE;
         let queries = match tile.shared_queries {
             // One for each fragment, of those that the scheduler may mix.
-            true => PINNED as u32 * operand,
+            true => tile.mixed() as u32 * operand,
             false => Self::steps(shape, matrix) * operand,
         };
         // First scores, then the operands that they become, with masks for the values.
@@ -557,7 +561,7 @@ impl<'a> Walk<'a> {
                 let query = self.query(k, column, step, base);
                 scores[at] = self.matrix.product(k, keys, query, scores[at]);
             }
-            self.pin(k, stream.taken, PINNED);
+            self.pin(k, stream.taken, self.tile.mixed());
         }
         scores
     }
@@ -572,7 +576,7 @@ impl<'a> Walk<'a> {
         columns: &mut [Column],
     ) {
         // Masks wait for their loads: not before other loads have begun.
-        let pinned = if masks.is_some() { 1 } else { PINNED };
+        let mixed = if masks.is_some() { 1 } else { self.tile.mixed() };
         while let Some(&Item::Value { span, tile }) = stream.items.get(stream.taken) {
             let mut loaded = stream.take(k);
             if let Some(masks) = masks {
@@ -585,7 +589,7 @@ impl<'a> Walk<'a> {
                 let sums = &mut column.sums[tile as usize];
                 *sums = self.matrix.product(k, values, operands[span as usize], *sums);
             }
-            self.pin(k, stream.taken, pinned);
+            self.pin(k, stream.taken, mixed);
         }
     }
 
