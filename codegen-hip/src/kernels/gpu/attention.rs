@@ -130,7 +130,7 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// The buffers, and the lane that looks at them.
+/// The buffers, and how many positions the caches have room for.
 struct Memory {
     queries: Value,
     keys: Value,

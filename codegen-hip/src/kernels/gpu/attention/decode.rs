@@ -2,8 +2,8 @@
 //! cache is read once for all of them.
 //!
 //! The grid is fixed when the kernel is made: workgroups for each KV head, enough to fill the chip.
-//! How many positions there are is read from device memory; a *share* of them goes to each workgroup,
-//! of which waves take blocks in turn. Shares are at least so large that what a workgroup moves
+//! How many positions there are is read from device memory; a *share* of them goes to each
+//! workgroup, of which waves take blocks in turn. Shares are at least so large that what a workgroup moves
 //! besides keys and values is little, so a short context has work for some workgroups only; the
 //! others end at once.
 //!
@@ -438,7 +438,7 @@ impl<'a> Decode<'a> {
 
     // ---- workgroups -------------------------------------------------------------------------
 
-    /// Runs `body` for each tile of the results of wave 0, in the lanes that have results of a head.
+    /// Runs `body` for each tile of the results of wave 0, in lanes that have results of a head.
     fn for_results(
         &self,
         k: &mut Builder,

@@ -22,8 +22,8 @@ use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
 use crate::target::{GpuTarget, MatrixLayout, MatrixOp};
 
-/// What second parts of numbers are multiplied by, so that they are no subnormals in f16, which CDNA
-/// 2 takes for 0: 2 to the bits of f16's significand.
+/// What second parts of numbers are multiplied by, so that they are no subnormals in f16, which
+/// CDNA 2 takes for 0: 2 to the bits of f16's significand.
 pub(super) const REST: f64 = 2048.0;
 
 /// Where a work-item is in its wave.

@@ -222,8 +222,8 @@ impl Prefill<'_> {
         Queries::Registers(by_column.into_iter().map(|chunks| spread(k, chunks)).collect())
     }
 
-    /// Offset of this lane's chunk of a row of queries, and for the last step, where fewer lanes may
-    /// have one.
+    /// Offset of this lane's chunk of a row of queries, and for the last step, where fewer lanes
+    /// may have one.
     fn query_lanes(
         &self,
         k: &mut Builder,

@@ -20,10 +20,10 @@ const C: Dim = Dim::Symbol(SymbolId(2));
 /// exponential's 1 ulp and the sums of some thousand probabilities add as much again.
 const F32_ROUNDING: f64 = 1e-5;
 
-/// Largest error of prefill. Queries are rounded to f16, by at most 2⁻¹² of their size for half of
-/// the range of a significand, 2⁻¹¹ at worst. A score is a sum of D products q·k · 3/√D with q and k
-/// uniform in −1..1: if the roundings are independent, of variance 2⁻²⁴/3 each relative to q², its
-/// error has a standard deviation of 2⁻¹² · 3 / √3 / 3 = 1.4·10⁻⁴; probabilities are rounded by as
+/// Largest error of prefill. Queries are rounded to f16, by at most 2⁻¹¹ of their size. A score is
+/// a sum of D products q·k · 3/√D with q and k uniform in −1..1: if the roundings are independent,
+/// of variance 2⁻²⁴/3 each relative to q², its error has a standard deviation of
+/// 2⁻¹² · 3 / √3 / 3 = 1.4·10⁻⁴; probabilities are rounded by as
 /// much. A result is a mean of values (at most 1) under weights that are wrong by that: five
 /// standard deviations of both together are 10⁻³.
 const F16_ROUNDING: f64 = 1e-3;

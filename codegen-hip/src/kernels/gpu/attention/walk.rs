@@ -16,8 +16,8 @@ use crate::mlir::{Builder, Elem, Ty, Value};
 use std::collections::VecDeque;
 use std::f64::consts::LOG2_E;
 
-/// Probabilities are relative to the largest, which is 2 to this power: so that those that are small
-/// are not subnormal in f16, where CDNA 2 takes them for 0.
+/// Probabilities are relative to the largest, which is 2 to this power: so that small ones are not
+/// subnormal in f16, where CDNA 2 takes them for 0.
 const HEADROOM: f64 = 14.0;
 /// Stands for the largest score where there is none: finite, so that differences are no NaN.
 const NONE_YET: f32 = -1e30;
@@ -42,8 +42,8 @@ pub(super) struct Tile {
     pub whole: bool,
     /// Queries come from LDS at each use.
     pub shared_queries: bool,
-    /// Columns 8 to 15 hold what f16 leaves of the queries in 0 to 7 (and then of probabilities), times
-    /// [`REST`], so that the two together are as exact as f32.
+    /// Columns 8 to 15 hold what f16 leaves of the queries in 0 to 7 (and then of probabilities),
+    /// times [`REST`], so that the two together are as exact as f32.
     pub split: bool,
 }
 
@@ -181,8 +181,8 @@ impl Tile {
         self.spans * matrix.span()
     }
 
-    /// Fragments whose instructions the scheduler may mix: with all that are in flight, it could let
-    /// the last ones land before it begins others.
+    /// Fragments whose instructions the scheduler may mix: with all that are in flight, it could
+    /// let the last ones land before it begins others.
     fn mixed(&self) -> usize {
         (self.depth as usize / 2).max(1)
     }
@@ -426,7 +426,8 @@ impl<'a> Walk<'a> {
         lanes
     }
 
-    /// Offset of this lane's chunk of values, by chunk where lanes load both, and for the last tile.
+    /// Offset of this lane's chunk of values (of both, where lanes load both), and for the last
+    /// tile.
     fn value_lanes(&self, k: &mut Builder, left: Option<Value>) -> Vec<[Value; 2]> {
         let Lane { n, g } = self.lane;
         let element = self.matrix.element(k, n);
