@@ -122,28 +122,23 @@ pub fn uniform(seed: u64, counter: u32) -> f32 {
 /// no logits.
 pub fn draw(logits: &[f32], seen: &[i32], sampling: &Sampling, counter: u32) -> Option<usize> {
     let logits = penalized(logits, seen, sampling);
-    let best = largest(&logits)?;
+    let (best, largest) = largest(&logits)?;
     // A comparison that NaN fails, too.
     let draws = sampling.temperature > 0.0;
     if !draws {
         return Some(best);
     }
-    let weights = weights(&logits, logits[best], sampling.temperature);
-    let mut kept: Vec<usize> = (0..logits.len()).collect();
+    let weights = weights(&logits, largest, sampling.temperature);
+    let mut kept: Vec<usize> = (0..logits.len()).filter(|&i| !logits[i].is_nan()).collect();
     keep_top_k(&mut kept, &logits, sampling.top_k);
     keep_top_p(&mut kept, &weights, sampling.top_p);
     keep_min_p(&mut kept, &weights, sampling.min_p);
     Some(walk(&kept, &weights, uniform(sampling.seed, counter)).unwrap_or(best))
 }
 
-/// NaN counts as −∞, here and after the penalties.
-fn clean(logit: f32) -> f32 {
-    if logit.is_nan() { f32::NEG_INFINITY } else { logit }
-}
-
 /// The logits after the penalties for the last of the tokens `seen`; what is no token is ignored.
 fn penalized(logits: &[f32], seen: &[i32], sampling: &Sampling) -> Vec<f32> {
-    let mut logits: Vec<f32> = logits.iter().copied().map(clean).collect();
+    let mut logits = logits.to_vec();
     if !sampling.penalizes() {
         return logits;
     }
@@ -158,41 +153,37 @@ fn penalized(logits: &[f32], seen: &[i32], sampling: &Sampling) -> Vec<f32> {
         let repetition = sampling.repetition_penalty;
         let scaled = if *logit < 0.0 { *logit * repetition } else { *logit / repetition };
         let penalty = count as f32 * sampling.frequency_penalty + sampling.presence_penalty;
-        *logit = clean(scaled - penalty);
+        *logit = scaled - penalty;
     }
     logits
 }
 
-/// Index of the largest, the first of equals.
-fn largest(values: &[f32]) -> Option<usize> {
-    (0..values.len()).reduce(|best, i| if values[i] > values[best] { i } else { best })
+/// The largest number, and the first token that has it; the first of all if none is above −∞.
+fn largest(logits: &[f32]) -> Option<(usize, f32)> {
+    let pairs = logits.iter().copied().enumerate();
+    let largest =
+        pairs.fold((0, f32::NEG_INFINITY), |best, (i, x)| if x > best.1 { (i, x) } else { best });
+    (!logits.is_empty()).then_some(largest)
 }
 
-/// The weight of every token: e^((x − largest) / temperature), 1 for the largest.
+/// The weight of every token that is a number: e^((x − largest) / temperature), 1 for the largest.
 ///
-/// V of them, each a multiple of [`grid`] and at most 1, have sums that f64 holds exactly.
+/// V of them, each a multiple of a power of two and at most 1, have sums that f64 holds exactly.
 fn weights(logits: &[f32], largest: f32, temperature: f32) -> Vec<f32> {
-    let small = 2f32.powi(grid_exponent(logits.len() as u64));
+    let temperature = temperature.min(f32::MAX);
+    let grid = 2f32.powi(grid_exponent(logits.len() as u64));
     let weight = |x: f32| {
-        if x == largest {
-            return 1.0;
-        }
         let weight = exp((x - largest) / temperature);
-        // Numbers from `small` on are multiples of `small`'s last place; this rounds the others.
-        if weight < small {
-            (weight + small) - small
-        } else if weight > 0.0 {
-            weight
-        } else {
-            0.0
-        }
+        let weight = (weight + grid) - grid;
+        // NaN is the difference of infinite logits, which are the largest, or of one that is none.
+        if weight < 1.0 { weight } else { 1.0 }
     };
     logits.iter().map(|&x| weight(x)).collect()
 }
 
-/// Exponent of the number below which the weights of `vocab` tokens are rounded, to multiples of
-/// 2⁻²³ times that number: they have at most 53 bits less those of `vocab`, and 35 at most, after
-/// the point.
+/// Exponent of the number that rounds the weights of `vocab` tokens, when it is added and
+/// subtracted again, to multiples of its last place: they have at most 53 bits less those of
+/// `vocab`, and 35 at most, after the point.
 pub fn grid_exponent(vocab: u64) -> i32 {
     let bits = u64::BITS - vocab.saturating_sub(1).leading_zeros();
     let after_point = (53 - bits as i32).min(35);
@@ -366,7 +357,9 @@ mod tests {
             for (weight, x) in weights(&logits, 0.0, temperature).into_iter().zip(&logits) {
                 assert_eq!((f64::from(weight) * 2f64.powi(35)).fract(), 0.0);
                 let exact = f64::from(x / temperature).exp();
-                assert!((f64::from(weight) - exact).abs() <= 2e-7 * exact + 2f64.powi(-36));
+                // 1.5 ulp of `exp`, half a place of a sum, half a place of the grid.
+                let bound = 2.5 * 2f64.powi(-23) * exact + 2f64.powi(-36);
+                assert!((f64::from(weight) - exact).abs() <= bound);
             }
         }
     }
@@ -375,7 +368,8 @@ mod tests {
     fn infinite_logits_and_temperatures() {
         let logits = [1.0, f32::INFINITY, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
         assert_eq!(drawn(&logits, PLAIN), [1, 3]);
-        assert_eq!(drawn(&[f32::NAN, f32::NEG_INFINITY], PLAIN), [0, 1]);
+        assert_eq!(drawn(&[f32::NAN, f32::NEG_INFINITY, f32::NEG_INFINITY], PLAIN), [1, 2]);
+        assert_eq!(drawn(&[f32::NAN, f32::NAN], PLAIN), [0]);
         let hot = Sampling { temperature: f32::INFINITY, ..PLAIN };
         assert_eq!(drawn(&[9.0, -50.0, f32::NEG_INFINITY], hot), [0, 1]);
     }

@@ -80,7 +80,7 @@ impl Parameters {
         k.max(first, zero)
     }
 
-    /// Logits `x`, no NaN, of tokens that were seen `count` (`i32`) times.
+    /// Logits `x` of tokens that were seen `count` (`i32`) times.
     pub fn penalized(&self, k: &mut Builder, x: Value, count: Value) -> Value {
         let lanes = x.ty.lanes;
         let [repetition, presence, frequency] =
@@ -157,14 +157,8 @@ pub(super) fn like(k: &mut Builder, value: Value, lanes: u32) -> Value {
     if lanes == 0 { value } else { k.splat(value, lanes) }
 }
 
-/// NaN counts as −∞.
-pub(super) fn clean(k: &mut Builder, x: Value) -> Value {
-    let none = k.float(x.ty, f64::NEG_INFINITY);
-    k.max(x, none)
-}
-
-/// The weights of logits `x` of a vocabulary: e^((x − largest) / temperature), rounded such that
-/// f64 holds every sum.
+/// The weights of logits `x`, no NaN, of a vocabulary: e^((x − largest) / temperature), rounded such
+/// that f64 holds every sum.
 pub(super) fn weight(
     k: &mut Builder,
     x: Value,
@@ -172,23 +166,19 @@ pub(super) fn weight(
     temperature: Value,
     vocab: u32,
 ) -> Value {
-    let lanes = x.ty.lanes;
-    let [largest, temperature] = [largest, temperature].map(|value| like(k, value, lanes));
+    let hottest = k.f32(f32::MAX);
+    let temperature = k.min(temperature, hottest);
+    let [largest, temperature] = [largest, temperature].map(|value| like(k, value, x.ty.lanes));
     // The difference first: near the largest it is exact.
     let difference = k.sub(x, largest);
     let scaled = k.div(difference, temperature);
     let weight = k.exp(scaled);
-    // Numbers from `small` on are multiples of `small`'s last place; this rounds the others.
-    let small = k.float(x.ty, f64::from(grid_exponent(vocab.into())).exp2());
-    let shifted = k.add(weight, small);
-    let rounded = k.sub(shifted, small);
-    let is_small = k.cmp(Cmp::Lt, weight, small);
-    let weight = k.select(is_small, rounded, weight);
-    // Not NaN; and that of infinite logits is 1.
-    let (zero, one) = (k.zero(x.ty), k.float(x.ty, 1.0));
-    let weight = k.max(weight, zero);
-    let is_largest = k.cmp(Cmp::Eq, x, largest);
-    k.select(is_largest, one, weight)
+    let grid = k.float(x.ty, f64::from(grid_exponent(vocab.into())).exp2());
+    let shifted = k.add(weight, grid);
+    let weight = k.sub(shifted, grid);
+    // NaN is the difference of infinite logits, which are the largest.
+    let one = k.float(x.ty, 1.0);
+    k.min(weight, one)
 }
 
 /// The first word of Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2,

@@ -146,7 +146,10 @@ impl Sampler {
         let groups = self.largest_by_group(k);
         let largest = groups[1..].iter().fold(groups[0], |a, &b| k.max(a, b));
         let largest = k.reduce_max(largest);
-        let best = self.first_of(k, largest);
+        let first = self.first_of(k, largest);
+        let (lowest, zero) = (k.f32(f32::NEG_INFINITY), k.i32(0));
+        let none = k.cmp(Cmp::Eq, largest, lowest);
+        let best = k.select(none, zero, first);
         let draws = self.params.draws(k);
         let [token] = k.if_else(
             draws,
@@ -166,8 +169,8 @@ impl Sampler {
 
     // ---- over the logits ------------------------------------------------------------------------
 
-    /// Folds vectors of logits with the index of their first lane; NaN is −∞; lanes after the
-    /// last token are NaN, which compares as false.
+    /// Folds vectors of logits with the index of their first lane; lanes after the last token
+    /// are NaN, which is never drawn.
     fn fold_logits<const N: usize>(
         &self,
         k: &mut Builder,
@@ -180,7 +183,6 @@ impl Sampler {
         let folded = k.for_loop(zero, whole, self.lanes.into(), start, |k, index, carried| {
             let at = k.element(self.logits, Elem::F32, index);
             let logits = k.load(at, ty);
-            let logits = sampling::clean(k, logits);
             body(k, index, logits, carried)
         });
         if rest == 0 {
@@ -190,7 +192,6 @@ impl Sampler {
         let count = k.i64(rest.into());
         let mask = k.mask_below(count, self.lanes);
         let logits = k.load_masked(at, ty, mask);
-        let logits = sampling::clean(k, logits);
         let none = k.float(ty, f64::NAN);
         let logits = k.select(mask, logits, none);
         body(k, whole, logits, folded)
@@ -206,7 +207,7 @@ impl Sampler {
         })
     }
 
-    /// The first token with this logit, which one has, as i32.
+    /// The first token with this logit, the last of all if none has it, as i32.
     fn first_of(&self, k: &mut Builder, logit: Value) -> Value {
         let ty = Elem::I32.vec(self.lanes);
         let wanted = k.splat(logit, self.lanes);
@@ -456,7 +457,6 @@ impl List<'_> {
             let token = k.zext(token, Elem::I64);
             let at = k.element(self.sampler.logits, Elem::F32, token);
             let logit = k.load(at, Elem::F32);
-            let logit = sampling::clean(k, logit);
             let at = self.sampler.logit_at(k, index);
             k.store(logit, at);
             []

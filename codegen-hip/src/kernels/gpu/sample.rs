@@ -202,19 +202,13 @@ impl Sampler<'_> {
         real::load_whole(k, Elem::F32, at, self.lanes())
     }
 
-    /// Logits where NaN is −∞; what does not exist is NaN, which compares as false.
-    fn clean(&self, k: &mut Builder, tokens: Tokens, logits: Value) -> Value {
-        let logits = sampling::clean(k, logits);
-        self.existing(k, tokens, logits, f64::NAN)
-    }
-
-    /// Numbers, `other` for tokens that do not exist.
-    fn existing(&self, k: &mut Builder, tokens: Tokens, values: Value, other: f64) -> Value {
+    /// Logits, NaN for tokens that do not exist: it compares as false, and is never drawn.
+    fn existing(&self, k: &mut Builder, tokens: Tokens, logits: Value) -> Value {
         if self.padded_vocab() == self.vocab {
-            return values;
+            return logits;
         }
-        let other = k.float(values.ty, other);
-        k.select(tokens.exist, values, other)
+        let none = k.float(logits.ty, f64::NAN);
+        k.select(tokens.exist, logits, none)
     }
 
     fn load_weights(&self, k: &mut Builder, tokens: Tokens) -> Value {
@@ -266,7 +260,7 @@ impl Sampler<'_> {
             [self.load_logits(k, tokens), k.load_aligned(at, none.ty, none.ty.bytes())]
         };
         self.fold(k, [], load, |k, tokens, [logits, count], []| {
-            let logits = self.clean(k, tokens, logits);
+            let logits = self.existing(k, tokens, logits);
             let logits = self.params.penalized(k, logits, count);
             self.store_array(k, penalized, tokens, logits);
             []
@@ -285,7 +279,8 @@ impl Sampler<'_> {
         token
     }
 
-    /// This work-item's largest logit, that of all, and the first token that has it.
+    /// This work-item's largest logit, that of all, and the first token that has it; the first of all
+    /// if none is above −∞.
     fn largest(&self, k: &mut Builder) -> (Value, Value, Value) {
         let ty = Elem::F32.vec(self.lanes());
         let lowest = k.float(ty, f64::NEG_INFINITY);
@@ -293,8 +288,7 @@ impl Sampler<'_> {
         let load = |k: &mut Builder, tokens| [self.load_logits(k, tokens)];
         let [values, firsts] =
             self.fold(k, [lowest, nowhere], load, |k, tokens, [logits], [values, firsts]| {
-                // Not cleaned: NaN is not larger than anything.
-                let logits = self.existing(k, tokens, logits, f64::NEG_INFINITY);
+                let logits = self.existing(k, tokens, logits);
                 let larger = k.cmp(Cmp::Gt, logits, values);
                 let first = sampling::like(k, tokens.first, self.lanes());
                 [k.select(larger, logits, values), k.select(larger, first, firsts)]
@@ -317,7 +311,6 @@ impl Sampler<'_> {
             let (value, token) = first_largest(k, (a[0], a[1]), (b[0], b[1]));
             [value, token]
         });
-        // Where nothing is larger than −∞, all are equal.
         let lowest = k.f32(f32::NEG_INFINITY);
         let none = k.cmp(Cmp::Eq, largest, lowest);
         let zero = k.i32(0);
@@ -380,7 +373,7 @@ impl Sampler<'_> {
         let nothing = k.zero(Elem::F64);
         let load = |k: &mut Builder, tokens| [self.load_logits(k, tokens)];
         let [sum] = self.fold(k, [nothing], load, |k, tokens, [logits], [sum]| {
-            let logits = self.clean(k, tokens, logits);
+            let logits = self.existing(k, tokens, logits);
             let least = sampling::like(k, least, self.lanes());
             let kept = k.cmp(Cmp::Ge, logits, least);
             let any = self.any(k, kept);
@@ -473,7 +466,7 @@ impl Sampler<'_> {
         least_logit: Value,
         least: Value,
     ) -> Value {
-        let logits = self.clean(k, tokens, logits);
+        let logits = self.existing(k, tokens, logits);
         let lanes = self.lanes();
         let [least_logit, least] =
             [least_logit, least].map(|value| sampling::like(k, value, lanes));

@@ -1,6 +1,6 @@
 //! The sampler against the reference of the IR crate, in f64.
 
-use crate::harness::{on_cpu, random_f32, runnable_targets};
+use crate::harness::{Aligned, on_cpu, random_f32, runnable_targets};
 use crate::kernels::cpu::testing::{Runner, f32s, i32s, read_f32s, read_i32s};
 use crate::kernels::sampling::testing::{
     PENALTIES, PLAIN, check_distribution, distributions, filters, likely_tokens, logits,
@@ -27,15 +27,23 @@ impl Sampler {
         self.draw_after(&vec![-5; counter], logits, sampling)
     }
 
+    fn buffers(&self, seen: &[i32], logits: &[f32], sampling: &Sampling) -> [Aligned; 6] {
+        assert_eq!(logits.len(), self.vocab);
+        let unused = || i32s(&[-7, -7]);
+        let params = i32s(&sampling.to_words());
+        let history = [seen, &[-5, -5]].concat();
+        [f32s(logits), params, unused(), unused(), unused(), i32s(&history)]
+    }
+
+    fn run(&self, buffers: &[Aligned; 6], counter: usize) {
+        self.runner.run_items(buffers, [1, counter as i64, counter as i64 + 1], 0, 1);
+    }
+
     /// As [`Sampler::draw`], after the tokens `seen`.
     fn draw_after(&self, seen: &[i32], logits: &[f32], sampling: &Sampling) -> usize {
         let counter = seen.len();
-        let before = [seen, &[-5, -5]].concat();
-        let unused = || i32s(&[-7, -7]);
-        let params = i32s(&sampling.to_words());
-        assert_eq!(logits.len(), self.vocab);
-        let buffers = [f32s(logits), params, unused(), unused(), unused(), i32s(&before)];
-        self.runner.run_items(&buffers, [1, counter as i64, counter as i64 + 1], 0, 1);
+        let buffers = self.buffers(seen, logits, sampling);
+        self.run(&buffers, counter);
         let token = read_i32s(&buffers[2], 2)[0];
         assert!((0..self.vocab as i32).contains(&token), "token {token} of {}", self.vocab);
         assert_eq!(read_i32s(&buffers[2], 2), [token, -7]);
@@ -191,13 +199,12 @@ fn speed() {
         let sampler = Sampler::new(vocab, &target);
         let logits: Vec<f32> = random_f32(1, vocab).into_iter().map(|x| x * 12.0).collect();
         let measure = |what: &str, sampling: Sampling| {
+            let buffers = sampler.buffers(&[-5; 200], &logits, &sampling);
             let start = on_cpu();
-            (0..200).for_each(|counter| {
-                sampler.draw(&logits, &sampling, counter);
-            });
+            (0..200).for_each(|counter| sampler.run(&buffers, counter));
             eprintln!("{} {what}: {:.1} µs", target.name, (on_cpu() - start) / 200.0 * 1e6);
         };
-        measure("greedy (with the copies of this test)", Sampling::GREEDY);
+        measure("greedy", Sampling::GREEDY);
         measure("plain", PLAIN);
         measure("top-k", Sampling { top_k: 40, ..PLAIN });
         measure("top-p", Sampling { top_p: 0.9, ..PLAIN });

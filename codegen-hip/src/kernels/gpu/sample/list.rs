@@ -25,7 +25,7 @@ impl<'a> List<'a> {
             [sampler.load_weights(k, tokens), sampler.load_logits(k, tokens)]
         };
         sampler.fold(k, [], load, |k, tokens, [weight, logit], []| {
-            let logit = sampler.clean(k, tokens, logit);
+            let logit = sampler.existing(k, tokens, logit);
             for (weight, logit) in elements(k, weight).into_iter().zip(elements(k, logit)) {
                 let listed = k.cmp(Cmp::Ge, weight, least);
                 k.if_then(listed, |k| {
