@@ -157,8 +157,8 @@ pub(super) fn like(k: &mut Builder, value: Value, lanes: u32) -> Value {
     if lanes == 0 { value } else { k.splat(value, lanes) }
 }
 
-/// The weights of logits `x`, no NaN, of a vocabulary: e^((x − largest) / temperature), rounded such
-/// that f64 holds every sum.
+/// The weights of logits `x`, no NaN, of a vocabulary: e^((x − largest) / temperature), rounded
+/// such that f64 holds every sum.
 pub(super) fn weight(
     k: &mut Builder,
     x: Value,

@@ -279,8 +279,8 @@ impl Sampler<'_> {
         token
     }
 
-    /// This work-item's largest logit, that of all, and the first token that has it; the first of all
-    /// if none is above −∞.
+    /// This work-item's largest logit, that of all, and the first token that has it; the first of
+    /// all if none is above −∞.
     fn largest(&self, k: &mut Builder) -> (Value, Value, Value) {
         let ty = Elem::F32.vec(self.lanes());
         let lowest = k.float(ty, f64::NEG_INFINITY);

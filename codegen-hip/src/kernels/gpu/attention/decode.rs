@@ -3,9 +3,9 @@
 //!
 //! The grid is fixed when the kernel is made: workgroups for each KV head, enough to fill the chip.
 //! How many positions there are is read from device memory; a *share* of them goes to each
-//! workgroup, of which waves take blocks in turn. Shares are at least so large that what a workgroup moves
-//! besides keys and values is little, so a short context has work for some workgroups only; the
-//! others end at once.
+//! workgroup, of which waves take blocks in turn. Shares are at least so large that what a workgroup
+//! moves besides keys and values is little, so a short context has work for some workgroups only;
+//! the others end at once.
 //!
 //! The waves' results are combined through LDS. With several shares a workgroup leaves its results
 //! in scratch and counts itself; the last one combines them, in the order of the shares, so that

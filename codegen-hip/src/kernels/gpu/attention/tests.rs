@@ -23,9 +23,9 @@ const F32_ROUNDING: f64 = 1e-5;
 /// Largest error of prefill. Queries are rounded to f16, by at most 2⁻¹¹ of their size. A score is
 /// a sum of D products q·k · 3/√D with q and k uniform in −1..1: if the roundings are independent,
 /// of variance 2⁻²⁴/3 each relative to q², its error has a standard deviation of
-/// 2⁻¹² · 3 / √3 / 3 = 1.4·10⁻⁴; probabilities are rounded by as
-/// much. A result is a mean of values (at most 1) under weights that are wrong by that: five
-/// standard deviations of both together are 10⁻³.
+/// 2⁻¹² · 3 / √3 / 3 = 1.4·10⁻⁴; probabilities are rounded by as much. A result is a mean of values
+/// (at most 1) under weights that are wrong by that: five standard deviations of both together are
+/// 10⁻³.
 const F16_ROUNDING: f64 = 1e-3;
 
 fn attr(heads: u32, kv_heads: u32, head_dim: u32) -> AttentionAttr {
