@@ -6,11 +6,11 @@
 //! the accumulators are staged as f32 and the epilogue evaluates the outputs, some rows at a time.
 //!
 //! Sections whose weights have the same dtypes share one loop: which weight it reads is chosen when
-//! the kernel runs. Where a tile's K is split among workgroups, each leaves its sums in scratch,
-//! and the one that comes last adds them up in order, so that results do not depend on who is last.
+//! the kernel runs. `division` says which workgroup has which blocks of K of which tiles.
 
 mod activations;
 mod config;
+mod division;
 mod fragments;
 mod product;
 #[cfg(test)]
@@ -18,6 +18,7 @@ mod tests;
 mod weights;
 
 pub use config::TileConfig;
+pub use division::Division;
 
 use super::epilogue::Epilogue;
 use super::{Env, GemmSpec, Stage, Tile, split};
@@ -25,20 +26,17 @@ use crate::kernels::instance::Draft;
 use crate::kernels::section::{Rows, Section};
 use crate::kernels::{KernelError, KernelSource};
 use crate::mlir::builder::Cmp;
-use crate::mlir::gpu::Scope;
 use crate::mlir::{Builder, Elem, Value};
 use crate::pack::gpu::{GpuLayout, TILE_ROWS};
 use crate::target::{GpuTarget, MatrixLayout};
 use activations::{Activations, Norm, PIECE, Source};
+use division::Share;
 use product::Product;
 use waveloom_plan as plan;
 use weights::Weights;
 
 /// Rows that are left to products of vectors: most of a matrix operation would be for nothing.
 const FEW_ROWS: u64 = 8;
-/// Bytes of the local data share that the staged accumulators may claim, where the tile's rows can
-/// be staged in turns.
-const STAGE_BYTES: u32 = 32 << 10;
 /// Elements that are added to a staged row, so that rows do not share banks.
 const PADDING: u32 = 4;
 
@@ -72,7 +70,7 @@ pub fn kernel(
     let mut draft = Draft::for_gpu(spec.description().stem(), config.workgroup(target));
     let env = Env::new(&mut draft, spec);
     let gemm = Gemm::new(spec, rows, config, target)?;
-    let scratch = (config.splits > 1).then(|| draft.scratch());
+    let scratch = (gemm.scratch_bytes() > 0).then(|| draft.scratch());
     gemm.emit(&mut draft.builder, &env, scratch);
     let summary = spec.description().summary();
     let mut source = draft.finish(summary, gemm.workgroups(), gemm.scratch_bytes());
@@ -108,24 +106,14 @@ struct Part {
     first: u32,
 }
 
-/// Which tile a workgroup works on; all `i32`.
+/// Which tile is worked on; all `i32`.
 #[derive(Clone, Copy)]
 struct Place {
     /// Tile of rows.
     row: Value,
-    /// Tiles of rows that there are.
-    rows: Value,
     /// Tile of columns, among those of all sections.
     column: Value,
-    /// Part of K.
-    split: Value,
-}
-
-/// The local data share: activations, then accumulators; scales of rows.
-#[derive(Clone, Copy)]
-struct Shared {
-    base: Value,
-    scales: Option<Value>,
+    share: Share,
 }
 
 impl Part {
@@ -183,7 +171,11 @@ impl<'a> Gemm<'a> {
     }
 
     fn workgroups(&self) -> plan::Expr {
-        let columns = plan::Expr::from(i64::from(self.column_tiles() * self.config.splits));
+        let splits = match self.config.division {
+            Division::Tiles { splits } => splits,
+            Division::Runs { workgroups } => return plan::Expr::from(i64::from(workgroups)),
+        };
+        let columns = plan::Expr::from(i64::from(self.column_tiles() * splits));
         match &self.spec.rows {
             Rows::One => columns,
             Rows::Many(rows) => {
@@ -193,20 +185,25 @@ impl<'a> Gemm<'a> {
         }
     }
 
-    /// Bytes of a part's sums.
+    /// Blocks of K of a tile.
+    fn blocks(&self) -> u32 {
+        self.families.first().map_or(0, |family| family.product.blocks())
+    }
+
+    /// Bytes of a workgroup's sums of a tile.
     fn partial_bytes(&self) -> u64 {
         let slots = self.families.iter().map(|family| family.product.steps.len()).max();
         u64::from(self.config.rows * self.config.columns * 4) * slots.unwrap_or(1) as u64
     }
 
-    /// Counters, then sums of all parts of all tiles.
+    /// Counters, then partial sums.
     fn scratch_bytes(&self) -> u64 {
-        if self.config.splits == 1 {
-            return 0;
-        }
         let tiles =
             self.most_rows.div_ceil(self.config.rows.into()) * u64::from(self.column_tiles());
-        plan::SCRATCH_COUNTERS + tiles * u64::from(self.config.splits) * self.partial_bytes()
+        match self.config.division.partials(tiles) {
+            0 => 0,
+            partials => plan::SCRATCH_COUNTERS + partials * self.partial_bytes(),
+        }
     }
 
     /// Elements of a staged row.
@@ -218,7 +215,15 @@ impl<'a> Gemm<'a> {
         Epilogue::new(self.spec, section, self.target, self.config.workgroup(self.target))
     }
 
-    /// Rows whose accumulators are staged at a time, and the bytes that they need.
+    /// Registers that a lane should need.
+    fn registers(&self) -> u32 {
+        let parts = self.families.iter().flat_map(|family| &family.sections);
+        let registers = parts.map(|part| self.config.registers(&part.layouts, self.target));
+        registers.max().unwrap_or(1)
+    }
+
+    /// Rows whose accumulators are staged at a time, and the bytes that they need: no more than
+    /// would keep another workgroup out, where the tile's rows can be staged in turns.
     fn stage_rows(&self) -> (u32, u32) {
         let sections = || self.families.iter().flat_map(|family| &family.sections);
         let bytes = |rows: u32| {
@@ -226,8 +231,9 @@ impl<'a> Gemm<'a> {
                 .map(|part| self.epilogue(&part.section).shared_bytes(rows, self.pitch()));
             each.max().unwrap_or(0)
         };
+        let most = self.config.lds_bytes(self.registers(), self.staged_bytes(), self.target);
         let mut rows = self.config.rows;
-        while rows > TILE_ROWS as u32 && bytes(rows) > STAGE_BYTES.max(self.staged_bytes()) {
+        while rows > TILE_ROWS as u32 && bytes(rows) > most {
             rows /= 2;
         }
         (rows, bytes(rows))
@@ -240,11 +246,34 @@ impl<'a> Gemm<'a> {
 
     fn emit(&self, k: &mut Builder, env: &Env, scratch: Option<Value>) {
         k.saturate_f16();
-        let bytes = self.stage_rows().1.max(self.staged_bytes());
-        let base = k.shared(bytes);
-        let scales = env.norm.map(|_| k.shared(self.config.rows * 4));
-        let shared = Shared { base, scales };
-        let place = self.place(k, env);
+        let bytes = self.stage_rows().1.max(self.staged_bytes()).max(self.config.rows * 4);
+        let shared = k.shared(bytes);
+        k.plan_waves(self.config.planned_waves(self.registers(), bytes, self.target));
+        let rows = self.row_tiles(k, env.m);
+        let tiles = k.mul_const(rows, self.column_tiles().into());
+        self.for_shares(k, [rows, tiles], |k, share| {
+            let column = k.udiv(share.tile, rows);
+            let column = k.first_lane(column);
+            let whole = k.mul(column, rows);
+            let row = k.sub(share.tile, whole);
+            self.tile(k, env, scratch, Place { row, column, share }, shared);
+        });
+    }
+
+    /// Tiles of rows.
+    fn row_tiles(&self, k: &mut Builder, rows: Value) -> Value {
+        k.ceil_div_const(rows, self.config.rows.into())
+    }
+
+    /// A tile, of the family that has it.
+    fn tile(
+        &self,
+        k: &mut Builder,
+        env: &Env,
+        scratch: Option<Value>,
+        place: Place,
+        shared: Value,
+    ) {
         if let [family] = &self.families[..] {
             return self.family(k, env, scratch, family, place, shared);
         }
@@ -255,30 +284,6 @@ impl<'a> Gemm<'a> {
         }
     }
 
-    /// The tile of this workgroup. Those that share weights follow each other, on one die:
-    /// workgroups go round the dies, so each die gets a run of tiles of its own.
-    fn place(&self, k: &mut Builder, env: &Env) -> Place {
-        let rows = k.ceil_div_const(env.m, self.config.rows.into());
-        let mut index = k.workgroup();
-        let dies = self.target.dies;
-        if dies > 1 {
-            let all = k.mul_const(rows, (self.column_tiles() * self.config.splits).into());
-            let (each, more) = split(k, all, dies);
-            let (turn, die) = split(k, index, dies);
-            let before = k.mul(die, each);
-            let extra = k.min(die, more);
-            let before = k.add(before, extra);
-            index = k.add(before, turn);
-        }
-        let others = k.udiv(index, rows);
-        let whole = k.mul(others, rows);
-        let row = k.sub(index, whole);
-        let row = k.first_lane(row);
-        let others = k.first_lane(others);
-        let (column, split) = split(k, others, self.config.splits);
-        Place { row, rows, column, split }
-    }
-
     /// The tile of a section of the family.
     fn family(
         &self,
@@ -287,27 +292,24 @@ impl<'a> Gemm<'a> {
         scratch: Option<Value>,
         family: &Family<'_>,
         place: Place,
-        shared: Shared,
+        shared: Value,
     ) {
         let product = &family.product;
         let first_row = k.mul_const(place.row, self.config.rows.into());
         let rows = k.sub(env.m, first_row);
         let source = self.source(k, env, first_row, rows);
-        let activations = Activations::new(k, product, source, shared.base, shared.scales);
+        let activations = Activations::new(k, product, source, shared);
         let weights = self.weights(k, env, family, place);
-        let blocks = self.blocks(k, product, place);
-        let mut sums = product.emit(k, &activations, &weights, blocks);
-        let Some(scratch) = scratch else {
-            return self.outputs(k, env, family, place, &sums, shared);
-        };
-        let tile = k.mul(place.column, place.rows);
-        let tile = k.add(tile, place.row);
-        self.leave_partial(k, scratch, tile, place.split, &sums);
-        let last = self.arrive(k, scratch, tile, shared.base);
-        k.if_then(last, |k| {
-            self.add_partials(k, scratch, tile, &mut sums);
-            self.outputs(k, env, family, place, &sums, shared);
-        });
+        let sums = product.emit(k, &activations, &weights, place.share.blocks);
+        match (place.share.sharers, scratch) {
+            (Some(sharers), Some(scratch)) => {
+                let memory = (scratch, shared);
+                self.with_all_sums(k, memory, &sharers, &sums, |k, sums| {
+                    self.outputs(k, env, family, place, sums, shared);
+                });
+            }
+            _ => self.outputs(k, env, family, place, &sums, shared),
+        }
     }
 
     fn source(&self, k: &mut Builder, env: &Env, first_row: Value, rows: Value) -> Source {
@@ -324,20 +326,6 @@ impl<'a> Gemm<'a> {
         let rows = k.min(rows, most);
         let bytes = k.mul_const(rows, self.spec.k as i64 * 4);
         Source { x, buffer: k.resource_of(x, bytes, self.target), rows, norm }
-    }
-
-    /// The blocks of K of this workgroup.
-    fn blocks(&self, k: &mut Builder, product: &Product<'_>, place: Place) -> [Value; 2] {
-        let blocks = product.blocks();
-        if self.config.splits == 1 {
-            return [k.i32(0), k.i32(blocks as i32)];
-        }
-        let splits = self.config.splits;
-        let next = k.add_const(place.split, 1);
-        [place.split, next].map(|at| {
-            let at = k.mul_const(at, blocks.into());
-            split(k, at, splits).0
-        })
     }
 
     /// The weights of the tile: those of the section that has it.
@@ -433,7 +421,7 @@ impl<'a> Gemm<'a> {
         family: &Family<'_>,
         place: Place,
         sums: &[Value],
-        shared: Shared,
+        shared: Value,
     ) {
         let (rows, _) = self.stage_rows();
         let turns = self.config.rows / rows;
@@ -457,12 +445,11 @@ impl<'a> Gemm<'a> {
         family: &Family<'_>,
         place: Place,
         sums: &[Value],
-        shared: Shared,
+        shared: Value,
         turn: Value,
     ) {
         let (rows, _) = self.stage_rows();
-        let stage =
-            Stage { base: shared.base, rows, columns: self.config.columns, pitch: self.pitch() };
+        let stage = Stage { base: shared, rows, columns: self.config.columns, pitch: self.pitch() };
         // What was in the local data share has been read.
         k.barrier_shared();
         self.stage(k, &family.product, sums, &stage, turn);
@@ -558,94 +545,6 @@ impl<'a> Gemm<'a> {
                 }
             }
         }
-    }
-
-    /// Where this work-item's part of the sums of a part of a tile begins in scratch.
-    fn partial(&self, k: &mut Builder, scratch: Value, tile: Value, split: Value) -> Value {
-        let index = k.mul_const(tile, self.config.splits.into());
-        let index = k.add(index, split);
-        let offset = k.mul_const(index, self.partial_bytes() as i64);
-        let base = k.offset_const(scratch, plan::SCRATCH_COUNTERS as i64);
-        let base = k.offset_u32(base, offset);
-        let thread = k.thread();
-        let mine = k.mul_const(thread, 16);
-        k.offset_u32(base, mine)
-    }
-
-    /// Offset of four elements of a sum from a work-item's first: those of all work-items are
-    /// neighbours.
-    fn partial_offset(&self, sum: usize, part: u32) -> i64 {
-        let parts = self.target.layout.sums() / 4;
-        let bytes = i64::from(self.config.workgroup(self.target)) * 16;
-        (sum as i64 * i64::from(parts) + i64::from(part)) * bytes
-    }
-
-    fn leave_partial(
-        &self,
-        k: &mut Builder,
-        scratch: Value,
-        tile: Value,
-        split: Value,
-        sums: &[Value],
-    ) {
-        let base = self.partial(k, scratch, tile, split);
-        for (index, sum) in sums.iter().enumerate() {
-            for part in 0..self.target.layout.sums() / 4 {
-                let to = k.offset_const(base, self.partial_offset(index, part));
-                let values = k.slice(*sum, 4 * part, 4);
-                k.store_aligned(values, to, 16);
-            }
-        }
-    }
-
-    /// Counts this workgroup in; whether it is the tile's last, which sets the counter back.
-    fn arrive(&self, k: &mut Builder, scratch: Value, tile: Value, shared: Value) -> Value {
-        let thread = k.thread();
-        let zero = k.i32(0);
-        let first = k.cmp(Cmp::Eq, thread, zero);
-        // All work-items have stored; the atomic makes that known to the device.
-        k.barrier_all();
-        k.if_then(first, |k| {
-            let counter = k.element_u32(scratch, Elem::I32, tile);
-            let one = k.i32(1);
-            let before = k.atomic_add(counter, one, Scope::Device);
-            let others = k.i32(self.config.splits as i32 - 1);
-            let last = k.cmp(Cmp::Eq, before, others);
-            k.if_then(last, |k| {
-                let zero = k.i32(0);
-                k.store_release(zero, counter, Scope::Device);
-            });
-            k.store(before, shared);
-        });
-        k.barrier_all();
-        let before = k.load(shared, Elem::I32);
-        let before = k.first_lane(before);
-        let others = k.i32(self.config.splits as i32 - 1);
-        k.cmp(Cmp::Eq, before, others)
-    }
-
-    /// The sums of all parts, added in their order.
-    fn add_partials(&self, k: &mut Builder, scratch: Value, tile: Value, sums: &mut Vec<Value>) {
-        let zeros: Vec<Value> = sums.iter().map(|sum| k.zero(sum.ty)).collect();
-        let (zero, end) = (k.i32(0), k.i32(self.config.splits as i32));
-        *sums = k.for_values(zero, end, 1, &zeros, |k, split, sums| {
-            let base = self.partial(k, scratch, tile, split);
-            let add = |(index, sum): (usize, &Value)| {
-                let parts = 0..self.target.layout.sums() / 4;
-                let parts: Vec<Value> = parts
-                    .map(|part| {
-                        let from = k.offset_const(base, self.partial_offset(index, part));
-                        k.load_aligned(from, Elem::F32.vec(4), 16)
-                    })
-                    .collect();
-                let value = match parts[..] {
-                    [low, high] => k.concat(low, high),
-                    _ => parts[0],
-                };
-                k.add(*sum, value)
-            };
-            sums.iter().enumerate().map(add).collect()
-        });
     }
 }
 

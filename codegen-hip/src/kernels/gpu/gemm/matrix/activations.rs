@@ -103,14 +103,13 @@ impl Product<'_> {
 }
 
 impl<'a> Activations<'a> {
-    /// Sets up addresses and, for a norm, computes the scales of the tile's rows, which are kept at
-    /// `scales` in the local data share.
+    /// Sets up addresses and, for a norm, computes the scales of the tile's rows, which go through
+    /// the local data share before anything is staged there.
     pub(super) fn new(
         k: &mut Builder,
         product: &'a Product<'a>,
         source: Source,
         shared: Value,
-        scales: Option<Value>,
     ) -> Activations<'a> {
         let thread = k.thread();
         let (slot, piece) = split(k, thread, product.config.depth / PIECE);
@@ -131,20 +130,24 @@ impl<'a> Activations<'a> {
             lane: [row, group],
             wave: k.mul_const(wave, tiles.into()),
         };
-        if let (Some(norm), Some(scales)) = (source.norm, scales) {
-            x.row_scales(k, norm.eps, scales);
+        if let Some(norm) = source.norm {
+            x.row_scales(k, norm.eps);
             k.barrier_shared();
         }
         for pass in 0..product.passes() {
             let row = x.row(k, slot, pass);
-            if let Some(scales) = scales {
-                let from = k.element_u32(scales, Elem::F32, row);
+            if source.norm.is_some() {
+                let from = k.element_u32(shared, Elem::F32, row);
                 x.scales.push(k.load(from, Elem::F32));
             }
             if pass < 2 {
                 x.writes[pass as usize] = x.write_offset(k, row, first);
             }
             x.rows.push(k.mul_const(row, i64::from(product.k) * 4));
+        }
+        if source.norm.is_some() {
+            // Before blocks are staged in their place.
+            k.barrier_shared();
         }
         x
     }
@@ -189,8 +192,8 @@ impl<'a> Activations<'a> {
         k.add(offset, element)
     }
 
-    /// Writes 1 / √(mean of squares + eps) of each row to `scales`.
-    fn row_scales(&self, k: &mut Builder, eps: f32, scales: Value) {
+    /// Writes 1 / √(mean of squares + eps) of each row to the local data share, as f32.
+    fn row_scales(&self, k: &mut Builder, eps: f32) {
         let target = self.product.target;
         let waves = self.product.config.waves.iter().product::<u32>();
         let rows = self.product.config.rows / waves;
@@ -210,7 +213,7 @@ impl<'a> Activations<'a> {
                 let eps = k.f32(eps);
                 let mean = k.add(mean, eps);
                 let scale = k.rsqrt(mean);
-                let to = k.element_u32(scales, Elem::F32, row);
+                let to = k.element_u32(self.shared, Elem::F32, row);
                 k.store(scale, to);
             }
             []

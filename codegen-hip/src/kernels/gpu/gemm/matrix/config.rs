@@ -1,5 +1,6 @@
 //! Sizes of tiles, and a good choice of them by reckoning.
 
+use super::division::{Division, LEAST_RUN};
 use super::fragments::factors;
 use super::product::op;
 use crate::kernels::section::least_common_multiple;
@@ -19,8 +20,8 @@ pub struct TileConfig {
     pub waves: [u32; 2],
     /// Elements of K between barriers: 64, or 128.
     pub depth: u32,
-    /// Workgroups that share the blocks of K of a tile.
-    pub splits: u32,
+    /// Which workgroup has which blocks of K of which tiles.
+    pub division: Division,
 }
 
 /// Work-items of a workgroup.
@@ -32,14 +33,26 @@ const L1_BYTES: f64 = 64.0;
 const LDS_BYTES: f64 = 128.0;
 /// Cycles between a workgroup's start and its first product, and of its epilogue.
 const START: f64 = 4000.0;
-/// Cycles that the barrier of a block of K costs.
+/// Cycles that the barrier of a block of K costs a workgroup.
 const BARRIER: f64 = 100.0;
+/// Of what a block of K takes of units other than the busiest: the share that does not overlap with
+/// it where a SIMD has one wave alone. Two waves fill half of each other's gaps.
+const SERIAL: f64 = 0.2;
+/// Waves of a SIMD that are enough: with more, a tile would have to be smaller, and read more. Lanes
+/// of waves of 32 have as many more registers as leave room for twice as many waves.
+const ENOUGH_WAVES: u32 = 2;
 /// Most accumulators of a lane in waves of 64, half as many in those of 32, whose lanes hold twice
 /// as much of everything: leaves registers for what is loaded ahead.
 const MOST_SUMS: u32 = 128;
 /// Most registers of a lane for accumulators and the weights of a block together, in waves of 32:
 /// of 256, the rest is for fragments, addresses and what is unpacked.
 const MOST_NARROW: u32 = 144;
+/// Registers of a lane for the fragments of a tile of 16 rows of x or of a weight.
+const FRAGMENT: u32 = 4;
+/// Registers of a lane for quants that are unpacked, and for their scales.
+const UNPACKED: u32 = 32;
+/// Registers of a lane for addresses, and for what is short-lived.
+const OTHERS: u32 = 40;
 /// Most registers of a lane for pieces of x on their way.
 const MOST_PIECES: u32 = 32;
 /// Most columns of a tile, where a head has no more.
@@ -53,6 +66,49 @@ impl TileConfig {
     /// Work-items of a workgroup.
     pub(super) fn workgroup(&self, target: &GpuTarget) -> u32 {
         self.waves[0] * self.waves[1] * target.wave
+    }
+
+    /// Registers that a lane should need, where a section has these weights: for sums, for weights
+    /// and pieces of x on their way, for the fragments of an operation of each tile, and the rest.
+    pub(super) fn registers(&self, weights: &[GpuLayout], target: &GpuTarget) -> u32 {
+        let sums = weights.len() as u32 * self.rows * self.columns / self.workgroup(target);
+        let pieces = self.rows * self.depth / self.workgroup(target);
+        let tiles = self.rows / self.waves[0] + self.columns / self.waves[1];
+        let fragments = tiles / TILE_ROWS as u32 * FRAGMENT;
+        // Those of a block of a single step are held twice (`Product::multiply`).
+        let groups = target.layout.k_groups();
+        let single = |weight: &GpuLayout| groups * weight.chunk_elements() as u32 == self.depth;
+        let twice: Vec<GpuLayout> = weights.iter().copied().filter(single).collect();
+        let held = [weights, &twice].map(|weights| self.weight_registers(weights, target));
+        let unpacked = if weights.iter().any(|w| w.dtype.is_block()) { UNPACKED } else { 0 };
+        sums + held[0] + held[1] + pieces + fragments + unpacked + OTHERS
+    }
+
+    /// Waves of a SIMD that are planned for, with so many registers and bytes of the local data
+    /// share: as many as can be, but no more than are enough.
+    pub(super) fn planned_waves(&self, registers: u32, lds_bytes: u32, target: &GpuTarget) -> u32 {
+        let enough = if target.wave == 32 { 2 * ENOUGH_WAVES } else { ENOUGH_WAVES };
+        target.occupancy(registers, lds_bytes, self.workgroup(target)).min(enough)
+    }
+
+    /// Registers of a lane for the weights of a block of K.
+    fn weight_registers(&self, weights: &[GpuLayout], target: &GpuTarget) -> u32 {
+        let tiles = self.columns / self.waves[1] / TILE_ROWS as u32;
+        let twice = if target.layout == MatrixLayout::Wmma3 { 2 } else { 1 };
+        let of_tile = |weight: &GpuLayout| {
+            let chunks = self.depth / weight.chunk_elements() as u32;
+            chunks * TILE_ROWS as u32 * twice * 4 / target.wave
+        };
+        tiles * weights.iter().map(of_tile).sum::<u32>()
+    }
+
+    /// Bytes of the local data share that a workgroup can have without there being room for fewer,
+    /// where it needs `registers` registers and `bytes` bytes.
+    pub(super) fn lds_bytes(&self, registers: u32, bytes: u32, target: &GpuTarget) -> u32 {
+        let waves = self.planned_waves(registers, bytes, target);
+        let groups = waves * target.simds() / self.waves.iter().product::<u32>();
+        let pair = if target.wave == 32 { 2 } else { 1 };
+        (pair * target.lds_bytes / groups.max(1)).min(target.lds_bytes)
     }
 
     /// The choice that should take least time for x of `rows` rows. `columns` are those of whole
@@ -91,18 +147,23 @@ impl Shape<'_> {
         for rows in [16, 32, 64, 128] {
             for columns in (columns..=MOST_COLUMNS.max(columns)).step_by(columns as usize) {
                 for along in (0..=waves.ilog2()).map(|bit| 1 << bit) {
-                    for splits in [1, 2, 4, 8] {
-                        let waves = [along, waves / along];
-                        let columns = columns as u32;
-                        let config = TileConfig { rows, columns, waves, depth, splits };
-                        if self.fits(&config) {
-                            found.push(config);
-                        }
-                    }
+                    let waves = [along, waves / along];
+                    let division = Division::Tiles { splits: 1 };
+                    let columns = columns as u32;
+                    let config = TileConfig { rows, columns, waves, depth, division };
+                    found.extend(self.divisions(config));
                 }
             }
         }
+        found.retain(|config| self.fits(config));
         found
+    }
+
+    /// A configuration with all divisions.
+    fn divisions(&self, config: TileConfig) -> impl Iterator<Item = TileConfig> {
+        let tiles = [1, 2, 4, 8].map(|splits| Division::Tiles { splits });
+        let runs = Division::Runs { workgroups: self.resident(&config) as u32 };
+        tiles.into_iter().chain([runs]).map(move |division| TileConfig { division, ..config })
     }
 
     /// Elements of K that all weights have whole steps of.
@@ -119,30 +180,32 @@ impl Shape<'_> {
             && columns.is_multiple_of(16 * config.waves[1]);
         let workgroup = config.workgroup(self.target);
         let pieces = rows * config.depth / workgroup;
-        let slots = self.sections.iter().map(Vec::len).max().unwrap_or(1) as u32;
-        let sums = slots * rows * columns / workgroup;
-        let blocks = self.k() / u64::from(config.depth);
-        let split = config.splits == 1
-            || (blocks >= 4 * u64::from(config.splits)
-                && self.tiles(config) <= waveloom_plan::SCRATCH_COUNTERS / 4
-                && self.partial_bytes(config) <= MOST_PARTIALS);
+        let sums = self.slots() * rows * columns / workgroup;
         let narrow = self.target.wave == 32;
         let most = if narrow { MOST_SUMS / 2 } else { MOST_SUMS };
-        let ahead = !narrow || sums + self.weight_registers(config) <= MOST_NARROW;
-        whole && sums <= most && ahead && (4..=MOST_PIECES).contains(&pieces) && split
+        let held = |weights: &Vec<GpuLayout>| config.weight_registers(weights, self.target);
+        let held = self.sections.iter().map(held).max().unwrap_or(0);
+        let ahead = !narrow || sums + held <= MOST_NARROW;
+        let pieces = (4..=MOST_PIECES).contains(&pieces);
+        whole && sums <= most && ahead && pieces && self.divides(config)
     }
 
-    /// Registers of a lane for the weights of a block of K.
-    fn weight_registers(&self, config: &TileConfig) -> u32 {
-        let tiles = config.columns / config.waves[1] / TILE_ROWS as u32;
-        let twice = if self.target.layout == MatrixLayout::Wmma3 { 2 } else { 1 };
-        let of_tile = |weight: &GpuLayout| {
-            let chunks = config.depth / weight.chunk_elements() as u32;
-            let lanes_of_chunk = TILE_ROWS as u32 * twice;
-            chunks * lanes_of_chunk * 4 / self.target.wave
+    /// Whether the division makes parts that are worth it, and scratch has room for their sums.
+    fn divides(&self, config: &TileConfig) -> bool {
+        let (tiles, blocks) = (self.tiles(config), self.blocks(config));
+        let worth = match config.division {
+            Division::Tiles { splits: 1 } => true,
+            Division::Tiles { splits } => blocks >= LEAST_RUN * u64::from(splits),
+            // Numbers of blocks, times numbers of workgroups, are 32 bits.
+            Division::Runs { workgroups } => {
+                let workgroups = u64::from(workgroups);
+                let runs = LEAST_RUN * workgroups..(1 << 31) / workgroups;
+                runs.contains(&(tiles * blocks))
+            }
         };
-        let section = |weights: &Vec<GpuLayout>| weights.iter().map(of_tile).sum::<u32>();
-        tiles * self.sections.iter().map(section).max().unwrap_or(0)
+        worth
+            && config.division.counters(tiles) <= waveloom_plan::SCRATCH_COUNTERS / 4
+            && self.partial_bytes(config) <= MOST_PARTIALS
     }
 
     fn k(&self) -> u64 {
@@ -157,36 +220,88 @@ impl Shape<'_> {
         self.rows.div_ceil(config.rows.into()) * self.sections.iter().map(columns).sum::<u64>()
     }
 
+    fn blocks(&self, config: &TileConfig) -> u64 {
+        self.k().div_ceil(config.depth.into())
+    }
+
+    fn slots(&self) -> u32 {
+        self.sections.iter().map(Vec::len).max().unwrap_or(1) as u32
+    }
+
     fn partial_bytes(&self, config: &TileConfig) -> u64 {
-        let slots = self.sections.iter().map(Vec::len).max().unwrap_or(1) as u64;
-        let tile = u64::from(config.rows * config.columns) * 4 * slots;
-        self.tiles(config) * u64::from(config.splits) * tile
+        let tile = u64::from(config.rows * config.columns * 4 * self.slots());
+        config.division.partials(self.tiles(config)) * tile
+    }
+
+    /// Bytes of both buffers of activations.
+    fn staged_bytes(&self, config: &TileConfig) -> u32 {
+        2 * config.rows * config.depth * if self.single() { 4 } else { 2 }
+    }
+
+    /// Whether factors are f32.
+    fn single(&self) -> bool {
+        let first = self.sections.first().and_then(|weights| weights.first());
+        first.and_then(|weight| factors(weight.dtype)) == Some(MatrixType::F32)
+    }
+
+    /// Waves that a SIMD should hold.
+    fn waves(&self, config: &TileConfig) -> u32 {
+        let registers = |weights: &Vec<GpuLayout>| config.registers(weights, self.target);
+        let registers = self.sections.iter().map(registers).max().unwrap_or(1);
+        config.planned_waves(registers, self.staged_bytes(config), self.target)
+    }
+
+    /// Workgroups of a compute unit, at most and on average over the SIMDs that share its LDS.
+    fn workgroups_of_unit(&self, config: &TileConfig) -> f64 {
+        let waves = self.waves(config) * self.target.simds();
+        let groups = waves / config.waves.iter().product::<u32>();
+        f64::from(groups.max(1)) / if self.target.wave == 32 { 2.0 } else { 1.0 }
+    }
+
+    /// Workgroups that the chip holds at once.
+    fn resident(&self, config: &TileConfig) -> u64 {
+        (f64::from(self.target.compute_units) * self.workgroups_of_unit(config)) as u64
     }
 
     /// Cycles that the whole takes.
     fn time(&self, config: &TileConfig) -> f64 {
         let units = u64::from(self.target.compute_units);
-        let workgroups = self.tiles(config) * u64::from(config.splits);
-        let rounds = workgroups.div_ceil(units) as f64;
-        let section = |weights: &Vec<GpuLayout>| self.block_cycles(config, weights);
+        let (tiles, blocks) = (self.tiles(config), self.blocks(config));
+        // Blocks and starts of a compute unit, one workgroup after the other.
+        let (workgroups, blocks, starts) = match config.division {
+            Division::Tiles { splits } => {
+                let workgroups = tiles * u64::from(splits);
+                let rounds = workgroups.div_ceil(units);
+                (workgroups, rounds * blocks.div_ceil(splits.into()), rounds)
+            }
+            Division::Runs { workgroups } => {
+                let workgroups = u64::from(workgroups);
+                let rounds = workgroups.div_ceil(units);
+                let run = (tiles * blocks).div_ceil(workgroups);
+                // A run crosses tiles, of which each is begun once more.
+                (workgroups, rounds * run, rounds + tiles.div_ceil(units))
+            }
+        };
+        let together = (workgroups as f64 / units as f64).min(self.workgroups_of_unit(config));
+        let section = |weights: &Vec<GpuLayout>| self.block_cycles(config, weights, together);
         let block = self.sections.iter().map(section).fold(0.0, f64::max);
-        let blocks = self.k().div_ceil(config.depth.into()).div_ceil(config.splits.into());
-        let mut time = rounds * (blocks as f64 * block + START);
-        if config.splits > 1 {
+        let mut time = blocks as f64 * block + starts as f64 * START / together.max(1.0);
+        let partials = self.partial_bytes(config);
+        if partials > 0 {
             // Written by all workgroups, read by the last of each tile.
             let bytes_per_cycle = self.target.bandwidth / CLOCK;
-            time += START + 2.0 * self.partial_bytes(config) as f64 / bytes_per_cycle;
+            time += START + 2.0 * partials as f64 / bytes_per_cycle;
         }
         time
     }
 
-    /// Cycles of a block of K on a compute unit.
-    fn block_cycles(&self, config: &TileConfig, weights: &[GpuLayout]) -> f64 {
+    /// Cycles of a block of K on a compute unit that holds `together` workgroups.
+    fn block_cycles(&self, config: &TileConfig, weights: &[GpuLayout], together: f64) -> f64 {
         let [rows, columns, depth] = [config.rows, config.columns, config.depth].map(f64::from);
         let [row_waves, column_waves] = config.waves.map(f64::from);
         let slots = weights.len() as f64;
         let dtypes: Vec<DType> = weights.iter().map(|weight| weight.dtype).collect();
-        let single = dtypes.first().and_then(|d| factors(*d)) == Some(MatrixType::F32);
+        let single = self.single();
         let bytes = if single { 4.0 } else { 2.0 };
         let rate = self.target.matrix_rate / f64::from(self.target.compute_units) / CLOCK;
         let rate = if single { rate / 8.0 } else { rate };
@@ -202,8 +317,12 @@ impl Shape<'_> {
         // RDNA 3 does nothing else while it multiplies matrices.
         let matrix = if twice > 1.0 { matrix + vector } else { matrix };
         let busy = matrix.max(l1 / L1_BYTES).max(lds / LDS_BYTES).max(vector);
-        // Nothing overlaps perfectly.
-        busy + 0.1 * (matrix + l1 / L1_BYTES + lds / LDS_BYTES + vector) + BARRIER
+        let all = matrix + l1 / L1_BYTES + lds / LDS_BYTES + vector;
+        // By what the four SIMDs hold, of RDNA of two units.
+        let pair = if self.target.wave == 32 { 2.0 } else { 1.0 };
+        let together = together.max(1.0);
+        let waves = pair * together * row_waves * column_waves / f64::from(self.target.simds());
+        busy + SERIAL / waves.min(ENOUGH_WAVES.into()) * all + BARRIER / together
     }
 }
 

@@ -354,8 +354,9 @@ fn norm_and_gated_product() {
 fn split_k() {
     for name in ["gfx942", "gfx1100", "gfx1201"] {
         let waves = 256 / amd(name).wave;
-        let config =
-            TileConfig { rows: 32, columns: 64, waves: [2, waves / 2], depth: 128, splits: 4 };
+        let division = Division::Tiles { splits: 4 };
+        let waves = [2, waves / 2];
+        let config = TileConfig { rows: 32, columns: 64, waves, depth: 128, division };
         for dtype in [DType::Q4_1, DType::BF16] {
             let runner = Case::new(1, 80, 2176, &[dtype], Expr::Acc(0)).runner(name, Some(config));
             for m in [5, 40] {
@@ -363,6 +364,84 @@ fn split_k() {
             }
         }
     }
+}
+
+/// Runs of blocks of several tiles, of parts of one, that begin and end inside and at the borders
+/// of tiles; fewer runs than workgroups. Equal bits each time.
+#[test]
+fn equal_runs() {
+    let kernels: [(&str, &[(DType, u32)]); 3] = [
+        ("gfx942", &[(DType::Q4_1, 7), (DType::BF16, 40)]),
+        ("gfx1100", &[(DType::BF16, 11)]),
+        ("gfx1201", &[(DType::Q4_1, 7)]),
+    ];
+    for (name, kernels) in kernels {
+        let waves = 256 / amd(name).wave;
+        let waves = [2, waves / 2];
+        for &(dtype, workgroups) in kernels {
+            let division = Division::Runs { workgroups };
+            let config = TileConfig { rows: 32, columns: 64, waves, depth: 128, division };
+            let case = |m| {
+                let mut case = Case::new(m, 144, 800, &[dtype, DType::Q8_0], Expr::Acc(0));
+                case.weights[1] = Weight::random(9, dtype, 48, 800);
+                case.outputs = vec![Expr::Acc(0), Expr::Acc(1)];
+                case.norm_eps = Some(1e-5);
+                case
+            };
+            let runner = case(1).runner(name, Some(config));
+            for m in [5, 70] {
+                case(m).check_on(name, &runner);
+            }
+        }
+    }
+}
+
+/// For layers of models: no spills, and as many waves as were planned, two on a SIMD. Only gfx950,
+/// with more LDS than any other, has large tiles that take less with one.
+#[test]
+fn planned_waves() {
+    let layers = [
+        (14336, 4096, DType::Q4_1, 2),
+        (14336, 4096, DType::BF16, 2),
+        (14336, 4096, DType::Q8_0, 2),
+        (4096, 14336, DType::Q4_1, 1),
+        (4096, 4096, DType::BF16, 1),
+        (1536, 576, DType::Q4_1, 2),
+    ];
+    for name in CHIPS {
+        for (n, k, dtype, slots) in layers {
+            let output = if slots == 2 { silu_product() } else { Expr::Acc(0) };
+            let mut case = Case::new(1, 16, 32, &vec![dtype; slots], output);
+            case.k = k;
+            for weight in &mut case.weights {
+                weight.layout = GpuLayout::new(dtype, n, k as u64).unwrap();
+            }
+            case.norm_eps = (slots == 2).then_some(1e-5);
+            let (spec, gpu) = (case.spec(), amd(name));
+            let config = TileConfig::default_for(&spec, 512, &gpu).unwrap();
+            let source = kernel(&spec, 512, config, &gpu).unwrap();
+            let facts = crate::compile(&source.text, &target(name), false).unwrap().facts.unwrap();
+            let what = format!("{name} {slots} {dtype} of {n}x{k} {config:?}: {facts:?}");
+            assert_eq!([facts.spills, facts.private_bytes], [0, 0], "{what}");
+            assert!(facts.waves_per_simd >= facts.planned_waves_per_simd, "{what}");
+            assert!(facts.planned_waves_per_simd >= 2 || name == "gfx950", "{what}");
+        }
+    }
+}
+
+/// K is split for few tiles, runs are for tiles that make no whole rounds of the chip, and whole
+/// tiles for what divides.
+#[test]
+fn divisions_by_shape() {
+    let choice = |n, k| {
+        let mut case = Case::new(1, 16, 32, &[DType::BF16], Expr::Acc(0));
+        case.k = k;
+        case.weights[0].layout = GpuLayout::new(DType::BF16, n, k as u64).unwrap();
+        TileConfig::default_for(&case.spec(), 64, &amd("gfx1100")).unwrap().division
+    };
+    assert_eq!(choice(1024, 8192), Division::Tiles { splits: 8 });
+    assert_eq!(choice(14336, 4096), Division::Runs { workgroups: 96 });
+    assert_eq!(choice(96 * 64, 4096), Division::Tiles { splits: 1 });
 }
 
 /// Tiles of all sizes, waves along rows and columns.
@@ -378,7 +457,8 @@ fn every_tile() {
                 if !rows.is_multiple_of(16 * along) || !columns.is_multiple_of(16 * waves[1]) {
                     continue;
                 }
-                let config = TileConfig { rows, columns, waves, depth, splits: 1 };
+                let division = Division::Tiles { splits: 1 };
+                let config = TileConfig { rows, columns, waves, depth, division };
                 let case = Case::new(150, 200, 416, &[dtype], Expr::Acc(0));
                 case.check_on(name, &case.runner(name, Some(config)));
             }
@@ -454,7 +534,7 @@ fn bytes_read() {
             let (m, n, k) = (128, 256, 1024);
             let case = Case::new(m, n, k, &[dtype], Expr::Acc(0));
             let config = TileConfig::default_for(&case.spec(), 512, &amd(name)).unwrap();
-            let config = TileConfig { splits: 1, ..config };
+            let config = TileConfig { division: Division::Tiles { splits: 1 }, ..config };
             let outcome = case.check_on(name, &case.runner(name, Some(config)));
             let [row_tiles, column_tiles] =
                 [m.div_ceil(config.rows as usize), n.div_ceil(config.columns as usize)];
