@@ -354,6 +354,7 @@ mod tests {
             machine: None,
             weights: "cpu".into(),
             synthetic: None,
+            persistent: None,
             version: plan::FORMAT_VERSION,
             target: "cpu".into(),
             requires: vec!["avx2".into(), "fma".into()],

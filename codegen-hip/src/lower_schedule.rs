@@ -86,6 +86,7 @@ pub fn lower_schedule(
         requires: target.requires().into_iter().map(String::from).collect(),
         weights: target.weights().to_string(),
         synthetic: None,
+        persistent: None,
         machine: target.machine(),
         model: plan::ModelInfo {
             name: module.name.clone(),

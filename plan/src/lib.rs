@@ -7,6 +7,7 @@
 pub mod artifact;
 pub mod expr;
 pub mod layout;
+pub mod persistent;
 pub mod plan;
 pub mod synthetic;
 mod text;
@@ -17,6 +18,7 @@ mod verify;
 pub use artifact::{Artifact, ArtifactError, ArtifactInfo, Section, write_artifact};
 pub use expr::{Expr, Symbols};
 pub use layout::{Layout, Placement};
+pub use persistent::{PersistentError, PersistentStep, check_persistent};
 pub use plan::*;
 pub use synthetic::{Content, Fill, NumberForm, Synthetic};
 pub use verify::PlanError;

@@ -4,6 +4,7 @@
 //! where they lie, the kernels of the code object, and the programs: flat lists of launches.
 
 use crate::expr::{Expr, SymbolId, Symbols};
+use crate::persistent::PersistentStep;
 use crate::synthetic::Synthetic;
 use serde::{Deserialize, Serialize};
 
@@ -335,6 +336,10 @@ pub struct Plan {
     pub kernels: Vec<Kernel>,
     /// Programs.
     pub programs: Vec<Program>,
+    /// How a program's launches run as one, where the device has room for it; all the same they can
+    /// run one by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent: Option<PersistentStep>,
     /// The decode loop over them.
     pub decode_loop: DecodeLoop,
     /// Memory planner's figures.

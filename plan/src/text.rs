@@ -41,7 +41,10 @@ impl fmt::Display for Plan {
                 self.fmt_launch(f, index, launch)?;
             }
         }
-        Ok(())
+        match &self.persistent {
+            Some(step) => step.fmt(self, f),
+            None => Ok(()),
+        }
     }
 }
 

@@ -92,6 +92,7 @@ pub fn plan() -> Plan {
         machine: None,
         weights: "cpu".into(),
         synthetic: None,
+        persistent: None,
         model,
         symbols: vec![symbol("T", 4), symbol("S", 128), symbol("C", 128)],
         buffers: buffers(),

@@ -12,10 +12,12 @@
 //! - a launch writes only buffers among its arguments, and no constants; a buffer that it writes
 //!   overlaps none of its other arguments, unless both are the same range;
 //! - the decode loop's buffers are in the io segment, and hold what they must;
+//! - a persistent step is what `persistent::check_persistent` says;
 //! - fills of synthetic weights lie inside the constants segment, and their numbers are finite.
 
 use crate::expr::Expr;
 use crate::layout::{Layout, MAX_BYTES};
+use crate::persistent::{PersistentError, check_persistent};
 use crate::plan::{Arg, BufferId, FORMAT_VERSION, Launch, Plan, SamplingParams, Segment};
 use std::ops::RangeInclusive;
 use thiserror::Error;
@@ -104,6 +106,9 @@ pub enum PlanError {
         /// The other argument.
         other: String,
     },
+    /// A persistent step that must not run.
+    #[error(transparent)]
+    Persistent(#[from] Box<PersistentError>),
     /// A context length that the plan does not allow.
     #[error(
         "context length {context} is not in {min}..={max}, the range this model was compiled for"
@@ -183,6 +188,9 @@ impl Plan {
                 self.verify_launch(&place, launch, &layouts)?;
             }
         }
+        if let Some(step) = &self.persistent {
+            check_persistent(self, step).map_err(Box::new)?;
+        }
         Ok(())
     }
 
@@ -223,7 +231,7 @@ impl Plan {
 
     /// Layouts at the ends and inside of the range of context lengths; offsets and sizes are
     /// monotone in it in any plan that makes sense.
-    fn sample_layouts(&self) -> Result<Vec<Layout>> {
+    pub(crate) fn sample_layouts(&self) -> Result<Vec<Layout>> {
         let (min, max) = self.context_bounds()?.into_inner();
         let mut samples = vec![min, max, (min + 1).min(max), max - (max - min) / 3];
         samples.dedup();

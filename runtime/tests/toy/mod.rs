@@ -110,6 +110,7 @@ pub fn plan() -> Plan {
         machine: None,
         weights: "cpu".into(),
         synthetic: None,
+        persistent: None,
         model,
         symbols: vec![symbol("T", CHUNK), symbol("S", CONTEXT), symbol("C", CONTEXT)],
         buffers: buffers(),
