@@ -109,7 +109,8 @@ pub struct ListArgs {
 /// Where and how to run.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
-    /// Device to run on: cpu, or an AMD GPU as hip or hip:N; `devices` lists them
+    /// Device to run on: cpu, an AMD GPU as hip or hip:N, or an NVIDIA GPU as cuda or cuda:N;
+    /// `devices` lists them
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Threads of the CPU device [default: one per core]

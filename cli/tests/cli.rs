@@ -291,7 +291,7 @@ fn gpus_are_listed_and_say_what_they_can_run() {
     );
     let absent = "error: there is no device hip:2: HIP finds 2, the first of which is hip:0\n";
     assert_eq!(run("hip:2"), absent);
-    assert!(run("hip:first").contains("this program knows: cpu, hip, hip:N"));
+    assert!(run("hip:first").contains("this program knows: cpu, hip, hip:N, cuda, cuda:N"));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! a device may return from [`LoadedPlan::run`] and [`LoadedPlan::write`] before it is done, and
 //! waits in the reads.
 
-use crate::{cpu, hip};
+use crate::{cpu, cuda, hip};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -118,6 +118,8 @@ pub enum DeviceKind {
     Cpu,
     /// An AMD GPU, by its number in HIP.
     Hip(u32),
+    /// An NVIDIA GPU, by its number in CUDA.
+    Cuda(u32),
 }
 
 impl DeviceKind {
@@ -125,7 +127,8 @@ impl DeviceKind {
     pub fn open(self, threads: Option<usize>) -> Result<Box<dyn Device>, DeviceError> {
         Ok(match self {
             DeviceKind::Cpu => Box::new(cpu::Cpu::new(threads)?),
-            DeviceKind::Hip(index) => Box::new(hip::Hip::new(index)?),
+            DeviceKind::Hip(index) => Box::new(hip::open(index)?),
+            DeviceKind::Cuda(index) => Box::new(cuda::open(index)?),
         })
     }
 }
@@ -135,6 +138,7 @@ impl fmt::Display for DeviceKind {
         match self {
             DeviceKind::Cpu => f.write_str("cpu"),
             DeviceKind::Hip(index) => write!(f, "hip:{index}"),
+            DeviceKind::Cuda(index) => write!(f, "cuda:{index}"),
         }
     }
 }
@@ -144,10 +148,14 @@ impl FromStr for DeviceKind {
 
     fn from_str(name: &str) -> Result<Self, DeviceError> {
         let unknown = || DeviceError::UnknownDevice(name.into());
-        match name.split_once(':') {
-            None if name == "cpu" => Ok(DeviceKind::Cpu),
-            None if name == "hip" => Ok(DeviceKind::Hip(0)),
-            Some(("hip", index)) => index.parse().map(DeviceKind::Hip).map_err(|_| unknown()),
+        let (kind, index) = match name.split_once(':') {
+            None if name == "cpu" => return Ok(DeviceKind::Cpu),
+            None => (name, 0),
+            Some((kind, index)) => (kind, index.parse().map_err(|_| unknown())?),
+        };
+        match kind {
+            "hip" => Ok(DeviceKind::Hip(index)),
+            "cuda" => Ok(DeviceKind::Cuda(index)),
             _ => Err(unknown()),
         }
     }
@@ -175,20 +183,33 @@ pub struct DeviceInfo {
 /// Facts about a GPU.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct GpuInfo {
-    /// Such as `gfx942`.
+    /// Such as `gfx942` or `sm_90`.
     pub architecture: String,
-    /// Compute units, or where two of them work as one, those pairs.
+    /// Compute units, or where two of them work as one, those pairs; multiprocessors.
     pub compute_units: u32,
     /// Bytes of its memory.
     pub memory_bytes: u64,
     /// Bytes that nobody uses now.
     pub free_bytes: u64,
+    /// Of an NVIDIA GPU.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub nvidia: Option<NvidiaInfo>,
+}
+
+/// Facts about an NVIDIA GPU.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct NvidiaInfo {
+    /// Such as `9.0`.
+    pub compute_capability: String,
+    /// The newest release of CUDA that the driver is for, such as `12.8`.
+    pub driver_cuda: String,
 }
 
 /// The devices of this machine; and of a kind of which there is none, why.
 pub fn devices() -> Vec<DeviceInfo> {
     let mut devices = vec![cpu::info()];
     devices.extend(hip::infos());
+    devices.extend(cuda::infos());
     devices
 }
 
@@ -197,7 +218,7 @@ pub fn devices() -> Vec<DeviceInfo> {
 #[non_exhaustive]
 pub enum DeviceError {
     /// No such device.
-    #[error("unknown device `{0}`; this program knows: cpu, hip, hip:N")]
+    #[error("unknown device `{0}`; this program knows: cpu, hip, hip:N, cuda, cuda:N")]
     UnknownDevice(String),
     /// The artifact has nothing for this device.
     #[error(
@@ -258,12 +279,25 @@ pub enum DeviceError {
     #[error(
         "HIP finds no AMD GPU: check that its driver (amdgpu) is loaded, that this user may open /dev/kfd and /dev/dri (groups `render` and `video`), and that neither HIP_VISIBLE_DEVICES nor ROCR_VISIBLE_DEVICES hides it"
     )]
-    NoGpu,
+    NoAmdGpu,
+    /// No driver of NVIDIA's on this machine, or one that does not start.
+    #[error("CUDA's driver, which NVIDIA GPUs need, is not available: {0}")]
+    NoCuda(String),
+    /// A driver of NVIDIA's, but no GPU.
+    #[error(
+        "CUDA finds no NVIDIA GPU: check that `nvidia-smi` lists it, that a container was started with it (`--gpus all`), and that CUDA_VISIBLE_DEVICES does not hide it"
+    )]
+    NoNvidiaGpu,
     /// Fewer GPUs.
-    #[error("there is no device hip:{index}: HIP finds {found}, the first of which is hip:0")]
+    #[error(
+        "there is no device {device}: {} finds {found}, the first of which is {first}",
+        library(*.device)
+    )]
     NoSuchGpu {
         /// What was asked for.
-        index: u32,
+        device: DeviceKind,
+        /// The first that there is.
+        first: DeviceKind,
         /// How many there are.
         found: u32,
     },
@@ -279,48 +313,85 @@ pub enum DeviceError {
         /// The device's architecture.
         architecture: String,
     },
+    /// The artifact has nothing that this NVIDIA GPU runs.
+    #[error(
+        "the artifact was compiled for {found}, the device is {device}, which runs code for sm_NN up to {architecture}: recompile the model with such a `--target`; `targets` lists them"
+    )]
+    WrongCapability {
+        /// What it was compiled for.
+        found: String,
+        /// The device.
+        device: String,
+        /// The device's architecture.
+        architecture: String,
+    },
+    /// The driver does not know the PTX of the code yet.
+    #[error(
+        "the driver of {device} is too old for the code of target {target}: that is PTX {needed}, which needs a driver for CUDA {release}, and this one is for CUDA {found}; install a newer driver"
+    )]
+    OldDriver {
+        /// The GPU.
+        device: DeviceKind,
+        /// The plan's target.
+        target: String,
+        /// Version of the PTX.
+        needed: String,
+        /// First release of CUDA that knows it.
+        release: String,
+        /// Release of CUDA that the driver is for.
+        found: String,
+    },
     /// The GPU has not enough free memory.
     #[error(
-        "the model needs {needed} bytes of memory ({}), and hip:{device} has {free} free ({}): load it with a shorter context, or end what else uses the device",
+        "the model needs {needed} bytes of memory ({}), and {device} has {free} free ({}): load it with a shorter context, or end what else uses the device",
         gib(*.needed), gib(*.free)
     )]
     TooLittleMemory {
-        /// Number of the GPU.
-        device: u32,
+        /// The GPU.
+        device: DeviceKind,
         /// What the plan takes.
         needed: u64,
         /// What is free.
         free: u64,
     },
-    /// A function of HIP failed.
-    #[error("{doing} failed on hip:{device}: {problem}")]
-    Hip {
-        /// Number of the GPU.
-        device: u32,
+    /// A function of the GPU's driver failed.
+    #[error("{doing} failed on {device}: {problem}")]
+    Driver {
+        /// The GPU.
+        device: DeviceKind,
         /// What was tried.
         doing: &'static str,
-        /// HIP's words.
+        /// The driver's words.
         problem: String,
     },
     /// A kernel failed, or the device is lost.
     #[error(
-        "a kernel failed or the device was lost on hip:{device}: {problem}; nothing more can run on it in this process: start again; if it fails again, check the system's log (`dmesg`) for the device, or recompile the model"
+        "a kernel failed or the device was lost on {device}: {problem}; nothing more can run on it in this process: start again; if it fails again, check the system's log (`dmesg`) for the device, or recompile the model"
     )]
     Fault {
-        /// Number of the GPU.
-        device: u32,
-        /// HIP's words.
+        /// The GPU.
+        device: DeviceKind,
+        /// The driver's words.
         problem: String,
     },
     /// A step that did not do what the decode loop needs.
-    #[error("a step on hip:{0} ended without choosing a token: recompile the model")]
-    NoToken(u32),
+    #[error("a step on {0} ended without choosing a token: recompile the model")]
+    NoToken(DeviceKind),
     /// A program, symbol or range that the plan does not have: a mistake of the caller.
     #[error("{0}")]
     Request(&'static str),
     /// Code or weights are damaged.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+}
+
+/// The library that counts the devices of a kind.
+fn library(device: DeviceKind) -> &'static str {
+    match device {
+        DeviceKind::Cpu => "the system",
+        DeviceKind::Hip(_) => "HIP",
+        DeviceKind::Cuda(_) => "CUDA",
+    }
 }
 
 /// Bytes for people.

@@ -24,9 +24,11 @@
 //! ```
 
 mod cpu;
+mod cuda;
 mod device;
 mod error;
 mod generate;
+mod gpu;
 mod hip;
 mod program;
 mod session;
@@ -35,7 +37,7 @@ mod text;
 
 pub use device::{
     Device, DeviceError, DeviceInfo, DeviceKind, GpuInfo, LoadProgress, LoadRequest, LoadedPlan,
-    devices,
+    NvidiaInfo, devices,
 };
 pub use error::Error;
 pub use generate::{FinishReason, GenerateOptions, Generation, SamplingError, TokenEvent};

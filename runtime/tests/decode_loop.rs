@@ -317,7 +317,7 @@ fn names_what_is_wrong_with_an_artifact() {
     let toy = Toy::write(folder, &[toy::plan()], b"not a shared object", &toy::weights(1));
     let message = error(&toy, 1, None);
     assert!(message.starts_with("the code for target cpu does not load: "), "{message}");
-    assert_snapshot!("hip:x".parse::<waveloom_runtime::DeviceKind>().unwrap_err(), @"unknown device `hip:x`; this program knows: cpu, hip, hip:N");
+    assert_snapshot!("hip:x".parse::<waveloom_runtime::DeviceKind>().unwrap_err(), @"unknown device `hip:x`; this program knows: cpu, hip, hip:N, cuda, cuda:N");
 }
 
 #[test]

@@ -5,58 +5,9 @@
 //! `link-hip` the table is checked against the crate `hip-sys` and linked (`linked`).
 #![allow(unsafe_code)]
 
+use crate::gpu::driver::{Event, Function, Graph, GraphExec, Module, Status, Stream};
+use crate::gpu::table::function_table;
 use std::ffi::{c_char, c_int, c_uint, c_void};
-use std::sync::OnceLock;
-
-/// `hipError_t`. A number, not an enum: a library may be newer than this program.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct Status(pub u32);
-
-impl Status {
-    pub const SUCCESS: Status = Status(0);
-    pub const OUT_OF_MEMORY: Status = Status(2);
-    pub const NO_DEVICE: Status = Status(100);
-    pub const INVALID_DEVICE: Status = Status(101);
-    pub const NOT_FOUND: Status = Status(500);
-    pub const NOT_READY: Status = Status(600);
-}
-
-macro_rules! handles {
-    ($($(#[$meta:meta])* $name:ident)*) => {$(
-        $(#[$meta])*
-        #[repr(transparent)]
-        #[derive(Clone, Copy, Debug)]
-        pub struct $name(pub *mut c_void);
-
-        impl $name {
-            /// Of nothing.
-            pub fn null() -> $name {
-                $name(std::ptr::null_mut())
-            }
-        }
-
-        // SAFETY: a handle is a name that HIP accepts from any thread; what it stands for is
-        // guarded by HIP itself.
-        unsafe impl Send for $name {}
-    )*};
-}
-
-handles! {
-    /// `hipStream_t`.
-    Stream
-    /// `hipEvent_t`.
-    Event
-    /// `hipModule_t`.
-    Module
-    /// `hipFunction_t`.
-    Function
-    /// `hipGraph_t`.
-    Graph
-    /// `hipGraphExec_t`.
-    GraphExec
-}
 
 /// `hipGraphNode_t`, of which none is ever asked for.
 #[repr(transparent)]
@@ -82,11 +33,7 @@ pub mod value {
     pub const CAPTURE_THREAD_LOCAL: c_uint = 1;
     /// `hipDeviceAttributeMultiprocessorCount`.
     pub const MULTIPROCESSOR_COUNT: c_uint = 63;
-    /// `HIP_LAUNCH_PARAM_BUFFER_POINTER`, `_SIZE` and `_END`.
-    pub const PARAM_BUFFER: usize = 1;
-    /// See [`PARAM_BUFFER`].
-    pub const PARAM_BUFFER_SIZE: usize = 2;
-    /// See [`PARAM_BUFFER`].
+    /// `HIP_LAUNCH_PARAM_END`.
     pub const PARAM_END: usize = 3;
     /// Most bytes that a device's properties have had in any release, and as many again.
     pub const PROPERTIES_ROOM: usize = 4096;
@@ -163,47 +110,4 @@ macro_rules! hip_functions {
 #[cfg(feature = "link-hip")]
 pub(super) use hip_functions;
 
-macro_rules! table {
-    (
-        required { $($must:ident($($a:ident: $at:ty),*) -> $ar:ty;)* }
-        optional { $($may:ident($($b:ident: $bt:ty),*) -> $br:ty;)* }
-    ) => {
-        /// HIP's functions, under their own names; those that a library may lack as options.
-        #[allow(non_snake_case)]
-        pub struct Api {
-            $(pub $must: unsafe extern "C" fn($($a: $at),*) -> $ar,)*
-            $(pub $may: Option<unsafe extern "C" fn($($b: $bt),*) -> $br>,)*
-        }
-
-        impl Api {
-            /// Looks every function up in an open library, which is never closed again; fails
-            /// with the name of a required one that it lacks.
-            #[cfg(not(feature = "link-hip"))]
-            pub fn resolve(library: &'static libloading::Library) -> Result<Api, &'static str> {
-                // SAFETY: by HIP's contract a function of this name has this type; the feature
-                // `link-hip` compares the types with those of the headers. The library stays.
-                unsafe {
-                    Ok(Api {
-                        $($must: *library
-                            .get(concat!(stringify!($must), "\0").as_bytes())
-                            .map_err(|_| stringify!($must))?,)*
-                        $($may: library
-                            .get(concat!(stringify!($may), "\0").as_bytes())
-                            .ok()
-                            .map(|symbol| *symbol),)*
-                    })
-                }
-            }
-        }
-    };
-}
-
-hip_functions!(table);
-
-impl Api {
-    /// HIP of this process: looked for once.
-    pub fn get() -> Result<&'static Api, &'static str> {
-        static API: OnceLock<Result<Api, String>> = OnceLock::new();
-        API.get_or_init(super::library::load).as_ref().map_err(String::as_str)
-    }
-}
+hip_functions!(function_table);

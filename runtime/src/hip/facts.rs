@@ -1,41 +1,42 @@
 //! What HIP says of a GPU.
 #![allow(unsafe_code)]
 
-use super::api::{Status, value};
-use super::gpu::Gpu;
+use super::Hip;
+use super::api::value;
 use crate::device::{DeviceError, GpuInfo};
+use crate::gpu::device::Gpu;
+use crate::gpu::driver::{Status, device_name};
 
 /// A name and the facts that people and plans ask for.
-pub fn facts(gpu: Gpu) -> Result<(String, GpuInfo), DeviceError> {
+pub fn facts(hip: &Hip, gpu: Gpu) -> Result<(String, GpuInfo), DeviceError> {
     let (free_bytes, memory_bytes) = gpu.memory()?;
     let info = GpuInfo {
-        architecture: architecture(gpu)?,
-        compute_units: compute_units(gpu)?,
+        architecture: architecture(hip, gpu)?,
+        compute_units: compute_units(hip, gpu)?,
         memory_bytes,
         free_bytes,
+        nvidia: None,
     };
-    Ok((name(gpu)?, info))
+    Ok((name(hip, gpu)?, info))
 }
 
-fn name(gpu: Gpu) -> Result<String, DeviceError> {
+fn name(hip: &Hip, gpu: Gpu) -> Result<String, DeviceError> {
     let mut name = [0u8; value::NAME_ROOM as usize];
     // SAFETY: there is as much room as the call is told.
     let status = unsafe {
-        (gpu.api.hipDeviceGetName)(name.as_mut_ptr().cast(), value::NAME_ROOM, gpu.index as i32)
+        (hip.api.hipDeviceGetName)(name.as_mut_ptr().cast(), value::NAME_ROOM, gpu.index as i32)
     };
     gpu.check("asking for the device's name", status)?;
-    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-    let name = String::from_utf8_lossy(name).trim().to_string();
-    Ok(if name.is_empty() { "AMD GPU".into() } else { name })
+    Ok(device_name(&name, "AMD GPU"))
 }
 
 /// As HIP counts them: workgroup processors where two compute units are one.
-fn compute_units(gpu: Gpu) -> Result<u32, DeviceError> {
+fn compute_units(hip: &Hip, gpu: Gpu) -> Result<u32, DeviceError> {
     let mut units = 0;
     let attribute = value::MULTIPROCESSOR_COUNT;
     // SAFETY: the place is written before the call returns.
     let status =
-        unsafe { (gpu.api.hipDeviceGetAttribute)(&mut units, attribute, gpu.index as i32) };
+        unsafe { (hip.api.hipDeviceGetAttribute)(&mut units, attribute, gpu.index as i32) };
     gpu.check("asking for the number of compute units", status)?;
     Ok(u32::try_from(units).unwrap_or(0))
 }
@@ -43,10 +44,10 @@ fn compute_units(gpu: Gpu) -> Result<u32, DeviceError> {
 /// The architecture without its features: `gfx942` of `gfx942:sramecc+:xnack-`. Only the structure
 /// of properties has it, whose layout differs between releases, and a release gives the new one
 /// under the new name and the old one under the old. So the text is looked for wherever it is.
-fn architecture(gpu: Gpu) -> Result<String, DeviceError> {
-    let api = gpu.api;
-    let unknown = || DeviceError::Hip {
-        device: gpu.index,
+fn architecture(hip: &Hip, gpu: Gpu) -> Result<String, DeviceError> {
+    let api = &hip.api;
+    let unknown = || DeviceError::Driver {
+        device: gpu.kind(),
         doing: "asking for the architecture",
         problem: "the library has no properties with a name such as gfx942".into(),
     };

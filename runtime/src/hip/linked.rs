@@ -2,9 +2,8 @@
 //! give what the function of that name does, and constants must be theirs. It compiles or not.
 #![allow(unsafe_code)]
 
-use super::api::{
-    Api, Event, Function, Graph, GraphExec, GraphNode, Module, Status, Stream, hip_functions, value,
-};
+use super::api::{Api, GraphNode, hip_functions, value};
+use crate::gpu::driver::{Event, Function, Graph, GraphExec, Module, Status, Stream};
 use hip_sys::hiprt;
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
@@ -118,6 +117,12 @@ same! {
     Status::INVALID_DEVICE.0, hiprt::hipError_t::hipErrorInvalidDevice;
     Status::NOT_FOUND.0, hiprt::hipError_t::hipErrorNotFound;
     Status::NOT_READY.0, hiprt::hipError_t::hipErrorNotReady;
+    Status::ECC.0, hiprt::hipError_t::hipErrorECCNotCorrectable;
+    Status::ILLEGAL_ADDRESS.0, hiprt::hipError_t::hipErrorIllegalAddress;
+    Status::LAUNCH_TIME_OUT.0, hiprt::hipError_t::hipErrorLaunchTimeOut;
+    Status::CONTEXT_IS_DESTROYED.0, hiprt::hipError_t::hipErrorContextIsDestroyed;
+    Status::ASSERT.0, hiprt::hipError_t::hipErrorAssert;
+    Status::LAUNCH_FAILURE.0, hiprt::hipError_t::hipErrorLaunchFailure;
     value::HOST_TO_DEVICE, hiprt::hipMemcpyKind::hipMemcpyHostToDevice;
     value::DEVICE_TO_HOST, hiprt::hipMemcpyKind::hipMemcpyDeviceToHost;
     value::STREAM_NON_BLOCKING, hiprt::hipStreamNonBlocking;

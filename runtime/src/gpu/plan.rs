@@ -1,15 +1,14 @@
 //! A plan loaded on a GPU.
 #![allow(unsafe_code)]
 
-use super::api::{Stream, value};
-use super::gpu::{DeviceMemory, Gpu, Owned, Pinned, too_little};
+use super::device::{DeviceMemory, Gpu, Owned, Pinned, too_little};
+use super::driver::{DeviceAddress, Stream};
 use super::launch::{Code, Kernel, Programs};
 use super::ring::Ring;
 use super::staging::Staging;
 use crate::device::{DeviceError, LoadProgress, LoadRequest, LoadedPlan};
 use crate::program::{self, Resolve};
 use crate::synthetic;
-use std::ffi::c_void;
 use std::ops::Range;
 use std::ptr;
 use waveloom_plan::{Artifact, ArtifactError, BufferId, Layout, Plan, Segment, Symbols};
@@ -39,7 +38,7 @@ struct Memory {
 
 /// A plan on a GPU. Programs are dropped before what they use: fields drop in order, after the
 /// device is done.
-pub struct HipPlan {
+pub struct GpuPlan {
     gpu: Gpu,
     programs: Programs,
     _code: Code,
@@ -55,9 +54,9 @@ pub struct HipPlan {
     _artifact: Artifact,
 }
 
-impl HipPlan {
+impl GpuPlan {
     /// Allocates, uploads and prepares everything.
-    pub fn load(gpu: Gpu, request: LoadRequest<'_>) -> Result<HipPlan, DeviceError> {
+    pub fn load(gpu: Gpu, request: LoadRequest<'_>) -> Result<GpuPlan, DeviceError> {
         let LoadRequest { artifact, plan, layout, progress } = request;
         let stream = gpu.stream()?;
         let memory = Memory::allocate(gpu, plan, layout, stream.value)?;
@@ -75,7 +74,7 @@ impl HipPlan {
             .map(|program| program.launches.iter().position(|l| l.writes.contains(&history)));
         let io = layout.buffers.iter().filter(|buffer| buffer.segment == Segment::Io);
         let largest = io.map(|buffer| buffer.bytes).max().unwrap_or(0);
-        Ok(HipPlan {
+        Ok(GpuPlan {
             gpu,
             inputs: Staging::new(gpu, stream.value, INPUT_PIECES, INPUT_BYTES)?,
             outputs: Pinned::zeroed(gpu, usize::try_from(largest).unwrap_or(usize::MAX), false)?,
@@ -112,17 +111,10 @@ impl HipPlan {
     /// nothing else uses.
     unsafe fn download(&mut self, from: u64, to: *mut u8, bytes: usize) -> Result<(), DeviceError> {
         if bytes > 0 {
-            let from: *const c_void = ptr::with_exposed_provenance(from as usize);
+            let from = DeviceAddress(ptr::with_exposed_provenance_mut(from as usize));
             // SAFETY: the caller's promise.
-            let status = unsafe {
-                (self.gpu.api.hipMemcpyAsync)(
-                    to.cast(),
-                    from,
-                    bytes,
-                    value::DEVICE_TO_HOST,
-                    self.stream.value,
-                )
-            };
+            let status =
+                unsafe { self.gpu.driver.download(to.cast(), from, bytes, self.stream.value) };
             self.gpu.check("copying from the device", status)?;
         }
         self.gpu.synchronize(self.stream.value)?;
@@ -150,7 +142,7 @@ impl HipPlan {
     }
 }
 
-impl LoadedPlan for HipPlan {
+impl LoadedPlan for GpuPlan {
     fn allocated_bytes(&self) -> u64 {
         self.memory.bytes()
     }
@@ -266,7 +258,7 @@ impl LoadedPlan for HipPlan {
     }
 }
 
-impl Drop for HipPlan {
+impl Drop for GpuPlan {
     fn drop(&mut self) {
         // What is queued uses what goes now. After a fault there is nothing to wait for.
         let _ = self.gpu.bind();

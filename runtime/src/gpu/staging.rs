@@ -2,8 +2,8 @@
 //! when the device has read it.
 #![allow(unsafe_code)]
 
-use super::api::{Event, Stream, value};
-use super::gpu::{Gpu, Owned, Pinned};
+use super::device::{Gpu, Owned, Pinned};
+use super::driver::{DeviceAddress, Event, Stream};
 use crate::device::DeviceError;
 use std::ffi::c_void;
 use std::ptr;
@@ -90,11 +90,9 @@ impl Staging {
     /// # Safety
     /// As `copy`; and the host leaves `from` alone until the device has read it.
     unsafe fn queue(&self, to: u64, from: *const c_void, bytes: usize) -> Result<(), DeviceError> {
-        let to = ptr::with_exposed_provenance_mut(to as usize);
+        let to = DeviceAddress(ptr::with_exposed_provenance_mut(to as usize));
         // SAFETY: the caller's promise.
-        let status = unsafe {
-            (self.gpu.api.hipMemcpyAsync)(to, from, bytes, value::HOST_TO_DEVICE, self.stream)
-        };
+        let status = unsafe { self.gpu.driver.upload(to, from, bytes, self.stream) };
         self.gpu.check("copying to the device", status)
     }
 

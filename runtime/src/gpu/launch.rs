@@ -1,13 +1,12 @@
 //! Programs on a stream: launches with their arguments packed as kernels read them, and graphs.
 #![allow(unsafe_code)]
 
-use super::api::{Api, Function, Graph, GraphExec, Module, Status, Stream, value};
-use super::gpu::{Gpu, Owned, describe};
+use super::device::{Gpu, Owned};
+use super::driver::{Function, GraphExec, Module, Status, Stream};
 use crate::device::DeviceError;
 use crate::program::{self, Program};
-use std::ffi::{CString, c_void};
+use std::ffi::CString;
 use std::ops::Range;
-use std::ptr;
 use waveloom_plan::{Plan, Symbol, Symbols};
 
 /// A kernel of the code object.
@@ -29,28 +28,16 @@ impl Code {
     /// Loads a code object and looks up the plan's kernels.
     pub fn load(gpu: Gpu, object: &[u8], plan: &Plan) -> Result<Code, DeviceError> {
         let target = || plan.target.clone();
-        let mut module = Module::null();
-        // SAFETY: the place is written before the call returns; the object is this artifact's
-        // code, whose digest has been checked.
-        let status = unsafe { (gpu.api.hipModuleLoadData)(&mut module, object.as_ptr().cast()) };
-        if status != Status::SUCCESS {
-            let problem = describe(gpu.api, status);
-            return Err(DeviceError::Code { target: target(), problem });
-        }
-        let module = Owned { gpu, value: module };
+        let module = Owned { gpu, value: gpu.driver.load(gpu, object, plan)? };
         let kernel = |kernel: &waveloom_plan::Kernel| {
             let missing =
                 || DeviceError::NoKernel { target: target(), kernel: kernel.name.clone() };
             let name = CString::new(kernel.name.as_bytes()).map_err(|_| missing())?;
-            let mut function = Function::null();
-            // SAFETY: the module is loaded; the name ends in zero.
-            let status = unsafe {
-                (gpu.api.hipModuleGetFunction)(&mut function, module.value, name.as_ptr())
+            // SAFETY: the module is loaded.
+            let function = match unsafe { gpu.driver.function(module.value, &name) } {
+                Err(Status::NOT_FOUND) => return Err(missing()),
+                found => gpu.given("looking up a kernel", found)?,
             };
-            match status {
-                Status::NOT_FOUND => Err(missing()),
-                status => gpu.check("looking up a kernel", status),
-            }?;
             Ok(Kernel { function, workgroup: kernel.workgroup })
         };
         let kernels = plan.kernels.iter().map(kernel).collect::<Result<_, DeviceError>>()?;
@@ -168,7 +155,7 @@ impl Programs {
                 let args = &program.table[launch.args.clone()];
                 // SAFETY: as the plan, which is verified, says: arguments are addresses of
                 // buffers inside their segments and scalars computed from bounded symbols, and
-                // the module and all segments outlive what is queued (see `HipPlan`).
+                // the module and all segments outlive what is queued (see `GpuPlan`).
                 unsafe { start(self.gpu, launch.kernel, grid, args, self.stream)? };
             }
         }
@@ -182,63 +169,30 @@ impl Programs {
         symbols: &Symbols,
     ) -> Result<Option<Owned<GraphExec>>, DeviceError> {
         let (gpu, stream) = (self.gpu, self.stream);
-        let Some(graphs) = Graphs::of(gpu.api) else { return Ok(None) };
+        if !gpu.driver.has_graphs() {
+            return Ok(None);
+        }
         // SAFETY: the stream is alive, and nothing else captures it.
-        let status = unsafe { (graphs.begin)(stream, value::CAPTURE_THREAD_LOCAL) };
-        gpu.check("capturing a step", status)?;
+        gpu.check("capturing a step", unsafe { gpu.driver.begin_capture(stream) })?;
         let launched = self.launch_all(index, symbols);
-        let mut graph = Graph::null();
-        // SAFETY: the capture that began above; the place is written before the call returns.
-        let ended = unsafe { (graphs.end)(stream, &mut graph) };
+        // SAFETY: the capture that began above.
+        let ended = unsafe { gpu.driver.end_capture(stream) };
         launched?;
-        gpu.check("capturing a step", ended)?;
-        let mut exec = GraphExec::null();
-        // SAFETY: the graph was captured; no node and no log are asked for. The executable graph
-        // does not need the graph any more.
-        let status = unsafe {
-            let status =
-                (graphs.instantiate)(&mut exec, graph, ptr::null_mut(), ptr::null_mut(), 0);
-            let _ = (graphs.destroy)(graph);
-            status
+        let graph = gpu.given("capturing a step", ended)?;
+        // SAFETY: the graph was captured; what is made of it does not need it any more.
+        let made = unsafe {
+            let made = gpu.driver.instantiate(graph);
+            let _ = gpu.driver.discard(graph);
+            made
         };
-        gpu.check("preparing a graph", status)?;
-        Ok(Some(Owned { gpu, value: exec }))
-    }
-}
-
-/// The functions for graphs, all or none.
-struct Graphs {
-    begin: unsafe extern "C" fn(Stream, u32) -> Status,
-    end: unsafe extern "C" fn(Stream, *mut Graph) -> Status,
-    instantiate: unsafe extern "C" fn(
-        *mut GraphExec,
-        Graph,
-        *mut super::api::GraphNode,
-        *mut std::ffi::c_char,
-        usize,
-    ) -> Status,
-    destroy: unsafe extern "C" fn(Graph) -> Status,
-}
-
-impl Graphs {
-    fn of(api: &Api) -> Option<Graphs> {
-        api.hipGraphLaunch.and(api.hipGraphExecDestroy)?;
-        Some(Graphs {
-            begin: api.hipStreamBeginCapture?,
-            end: api.hipStreamEndCapture?,
-            instantiate: api.hipGraphInstantiate?,
-            destroy: api.hipGraphDestroy?,
-        })
+        Ok(Some(Owned { gpu, value: gpu.given("preparing a graph", made)? }))
     }
 }
 
 /// Queues a captured program.
 fn replay(gpu: Gpu, graph: GraphExec, stream: Stream) -> Result<(), DeviceError> {
-    let Some(launch) = gpu.api.hipGraphLaunch else {
-        return Err(DeviceError::Request("a graph without the means to replay it"));
-    };
     // SAFETY: graph and stream are alive, and so is what the graph's kernels use.
-    gpu.check("replaying a step", unsafe { launch(graph, stream) })
+    gpu.check("replaying a step", unsafe { gpu.driver.replay(graph, stream) })
 }
 
 /// Queues a kernel. Its arguments are copied before this returns.
@@ -252,31 +206,8 @@ unsafe fn start(
     args: &[u64],
     stream: Stream,
 ) -> Result<(), DeviceError> {
-    let mut bytes = size_of_val(args);
-    let mut extra: [*mut c_void; 5] = [
-        ptr::without_provenance_mut(value::PARAM_BUFFER),
-        args.as_ptr().cast_mut().cast(),
-        ptr::without_provenance_mut(value::PARAM_BUFFER_SIZE),
-        (&raw mut bytes).cast(),
-        ptr::without_provenance_mut(value::PARAM_END),
-    ];
     let block = kernel.workgroup.max(1);
-    // SAFETY: the function is of a loaded module; `extra` names a buffer and its size as HIP
-    // wants it; the rest is the caller's promise.
-    let status = unsafe {
-        (gpu.api.hipModuleLaunchKernel)(
-            kernel.function,
-            grid,
-            1,
-            1,
-            block,
-            1,
-            1,
-            0,
-            stream,
-            ptr::null_mut(),
-            extra.as_mut_ptr(),
-        )
-    };
+    // SAFETY: the function is of a loaded module; the rest is the caller's promise.
+    let status = unsafe { gpu.driver.launch(kernel.function, grid, block, args, stream) };
     gpu.check("launching a kernel", status)
 }

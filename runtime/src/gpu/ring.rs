@@ -5,8 +5,8 @@
 //! slot is not empty. The host touches a slot only while no queued step may write it.
 #![allow(unsafe_code)]
 
-use super::api::{Status, Stream};
-use super::gpu::{Gpu, Pinned};
+use super::device::{Gpu, Pinned};
+use super::driver::{Status, Stream};
 use crate::device::DeviceError;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -128,16 +128,13 @@ impl Ring {
     /// Fails if the token will not come any more.
     fn check_alive(&self, slot: &AtomicU32) -> Result<(), DeviceError> {
         // SAFETY: the stream lives as long as what uses its ring.
-        match unsafe { (self.gpu.api.hipStreamQuery)(self.stream) } {
+        match unsafe { self.gpu.driver.query(self.stream) } {
             Status::NOT_READY => Ok(()),
             Status::SUCCESS if slot.load(Ordering::Acquire) != EMPTY => Ok(()),
-            Status::SUCCESS => {
-                // SAFETY: no arguments.
-                Err(match unsafe { (self.gpu.api.hipGetLastError)() } {
-                    Status::SUCCESS | Status::NOT_READY => DeviceError::NoToken(self.gpu.index),
-                    status => self.gpu.error("decoding", status),
-                })
-            }
+            Status::SUCCESS => Err(match self.gpu.driver.last_error() {
+                Status::SUCCESS | Status::NOT_READY => DeviceError::NoToken(self.gpu.kind()),
+                status => self.gpu.error("decoding", status),
+            }),
             status => Err(self.gpu.error("decoding", status)),
         }
     }
