@@ -37,6 +37,9 @@ use weights::Weights;
 
 /// Rows that are left to products of vectors: most of a matrix operation would be for nothing.
 const FEW_ROWS: u64 = 8;
+/// Bytes of the local data share that the staged accumulators may claim, where the tile's rows can
+/// be staged in turns: with more, a compute unit with 64 KiB would hold one workgroup only.
+const STAGE_BYTES: u32 = 32 << 10;
 /// Elements that are added to a staged row, so that rows do not share banks.
 const PADDING: u32 = 4;
 
@@ -222,8 +225,7 @@ impl<'a> Gemm<'a> {
         registers.max().unwrap_or(1)
     }
 
-    /// Rows whose accumulators are staged at a time, and the bytes that they need: no more than
-    /// would keep another workgroup out, where the tile's rows can be staged in turns.
+    /// Rows whose accumulators are staged at a time, and the bytes that they need.
     fn stage_rows(&self) -> (u32, u32) {
         let sections = || self.families.iter().flat_map(|family| &family.sections);
         let bytes = |rows: u32| {
@@ -231,9 +233,8 @@ impl<'a> Gemm<'a> {
                 .map(|part| self.epilogue(&part.section).shared_bytes(rows, self.pitch()));
             each.max().unwrap_or(0)
         };
-        let most = self.config.lds_bytes(self.registers(), self.staged_bytes(), self.target);
         let mut rows = self.config.rows;
-        while rows > TILE_ROWS as u32 && bytes(rows) > most {
+        while rows > TILE_ROWS as u32 && bytes(rows) > STAGE_BYTES.max(self.staged_bytes()) {
             rows /= 2;
         }
         (rows, bytes(rows))

@@ -102,15 +102,6 @@ impl TileConfig {
         tiles * weights.iter().map(of_tile).sum::<u32>()
     }
 
-    /// Bytes of the local data share that a workgroup can have without there being room for fewer,
-    /// where it needs `registers` registers and `bytes` bytes.
-    pub(super) fn lds_bytes(&self, registers: u32, bytes: u32, target: &GpuTarget) -> u32 {
-        let waves = self.planned_waves(registers, bytes, target);
-        let groups = waves * target.simds() / self.waves.iter().product::<u32>();
-        let pair = if target.wave == 32 { 2 } else { 1 };
-        (pair * target.lds_bytes / groups.max(1)).min(target.lds_bytes)
-    }
-
     /// The choice that should take least time for x of `rows` rows. `columns` are those of whole
     /// heads; `sections` the weights of each section, all K long.
     pub(super) fn reckoned(

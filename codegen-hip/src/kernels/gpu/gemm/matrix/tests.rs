@@ -396,8 +396,9 @@ fn equal_runs() {
     }
 }
 
-/// For layers of models: no spills, and as many waves as were planned, two on a SIMD. Only gfx950,
-/// with more LDS than any other, has large tiles that take less with one.
+/// For layers of models: no spills, no full waits in the hot loop, and as many waves as were
+/// planned, two on a SIMD. Only gfx950, with more LDS than any other, has large tiles that take
+/// less with one.
 #[test]
 fn planned_waves() {
     let layers = [
@@ -423,6 +424,7 @@ fn planned_waves() {
             let facts = crate::compile(&source.text, &target(name), false).unwrap().facts.unwrap();
             let what = format!("{name} {slots} {dtype} of {n}x{k} {config:?}: {facts:?}");
             assert_eq!([facts.spills, facts.private_bytes], [0, 0], "{what}");
+            assert_eq!(facts.hot_loop.map(|hot| hot.full_waits), Some(0), "{what}");
             assert!(facts.waves_per_simd >= facts.planned_waves_per_simd, "{what}");
             assert!(facts.planned_waves_per_simd >= 2 || name == "gfx950", "{what}");
         }
