@@ -5,9 +5,12 @@ typedef unsigned int u32;
 typedef unsigned long u64;
 typedef long i64;
 
+// A library that only looks like a driver's runs them on the host, with its own words for these.
+#ifndef KERNEL
 #define KERNEL \
     extern "C" __attribute__((global)) __attribute__((amdgpu_flat_work_group_size(32, 32))) void
 #define DEVICE static __attribute__((device)) inline
+#endif
 
 DEVICE u32 item() {
     return __builtin_amdgcn_workgroup_id_x() * 32 + __builtin_amdgcn_workitem_id_x();

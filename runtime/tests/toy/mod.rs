@@ -3,6 +3,7 @@
 
 pub mod gpu;
 pub mod launches;
+pub mod scenes;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
