@@ -231,6 +231,7 @@ fn bad_arguments_are_refused_in_words() {
     assert!(run(&["--tokens", "5,100000", "-n", "1"]).contains("vocabulary"));
     assert!(run(&["--tokens", "5,6,7", "-n", "1", "--context", "2"]).contains("context"));
     assert!(run(&["--tokens", "5", "--device", "hip"]).contains("hip"));
+    assert!(run(&["--tokens", "5", "--device", "cuda"]).to_lowercase().contains("cuda"));
     // What the command line itself rules out is a usage error, which lists what there is.
     let target = ["compile", "model", "-o", "other.wlm", "--target", "gfx000"];
     let usage = Command::new(WAVELOOM).args(target).output().expect("the program starts");
