@@ -361,6 +361,25 @@ impl Builder {
 
     // ---- arithmetic -------------------------------------------------------------------------
 
+    /// The sum of `c` and the four products of the signed bytes of `a` and `b`, all `i32`.
+    pub fn dot4(&mut self, a: Value, b: Value, c: Value, target: &GpuTarget) -> Value {
+        let (signed, no_clamp) = (self.bool(true), self.bool(false));
+        match target.layout {
+            MatrixLayout::Mfma => self.intrinsic("llvm.amdgcn.sdot4", &[a, b, c, no_clamp], c.ty),
+            MatrixLayout::Wmma3 | MatrixLayout::Wmma4 => {
+                let operands = [signed, a, signed, b, c, no_clamp];
+                self.intrinsic("llvm.amdgcn.sudot4", &operands, c.ty)
+            }
+        }
+    }
+
+    /// Four bytes of two `i32`, which `selector` names byte by byte: 0 to 3 those of `low`, 4 to 7
+    /// those of `high`.
+    pub fn permute_bytes(&mut self, high: Value, low: Value, selector: u32) -> Value {
+        let selector = self.i32(selector as i32);
+        self.intrinsic("llvm.amdgcn.perm", &[high, low, selector], Elem::I32.into())
+    }
+
     /// D = A·B + C by a matrix operation; `a` and `b` are vectors of `per_lane` elements.
     pub fn matrix(&mut self, op: &MatrixOp, a: Value, b: Value, c: Value) -> Value {
         let want = match op.per_lane {
@@ -408,10 +427,8 @@ impl Builder {
         let mut packed = self.zero(Elem::I32.vec(pairs));
         for pair in 0..pairs {
             let (low, high) = (self.extract(bits, 2 * pair), self.extract(bits, 2 * pair + 1));
-            // v_perm: the upper two bytes of both.
-            let selector = self.i32(0x0706_0302);
-            let operands = [high, low, selector];
-            let both = self.intrinsic("llvm.amdgcn.perm", &operands, Elem::I32.into());
+            // The upper two bytes of both.
+            let both = self.permute_bytes(high, low, 0x0706_0302);
             packed = self.insert(both, packed, pair);
         }
         packed
@@ -446,6 +463,14 @@ impl Builder {
     /// [`Builder::opaque`] of a value that is uniform, and known to be.
     pub fn opaque_uniform(&mut self, value: Value) -> Value {
         self.emit(value.ty, |t| format!("llvm.inline_asm \"\", \"=s,0\" {value} : ({t}) -> {t}"))
+    }
+
+    /// The same `i32`, by lane, which LLVM does not have before it has `other`, a 32-bit number.
+    pub fn after(&mut self, value: Value, other: Value) -> Value {
+        let of = other.ty;
+        self.emit(value.ty, |t| {
+            format!("llvm.inline_asm \"\", \"=v,0,v\" {value}, {other} : ({t}, {of}) -> {t}")
+        })
     }
 
     /// Runs `body` with `i` = `thread`, `thread + step`, … below `end`, all `i32`.

@@ -57,6 +57,7 @@ pub fn kernel(
     let mut draft = Draft::for_gpu(description.stem(), workgroup);
     let env = Env::new(&mut draft, spec);
     gemv.emit(&mut draft.builder, &env)?;
+    draft.builder.plan_registers(gemv.registers(), target);
     let source = draft.finish(description.summary(), gemv.items(), 0);
     Ok(KernelSource { streams_weights: true, ..source })
 }
@@ -151,6 +152,12 @@ impl Gemv<'_> {
                 Err(KernelError(format!("gemm: {bytes} bytes of LDS, of {most}")))
             }
         }
+    }
+
+    /// Vector registers of a lane: of the class that needs the most.
+    fn registers(&self) -> u32 {
+        let norm = self.spec.norm_eps.is_some();
+        self.classes.iter().map(|class| class.registers(norm, self.target)).max().unwrap_or(0)
     }
 
     fn waves(&self) -> u32 {
@@ -400,8 +407,16 @@ impl Body<'_> {
         }
         k.barrier_shared();
         let mut next = self.by_bundle(waves, sums);
+        let mut before = None;
         for ((wave, &range), sums) in waves.iter().zip(&ranges).zip(&mut next) {
+            // LLVM would have the loads, and x, of one bundle during the products of another, and
+            // not the registers for both.
+            let wave = &before.map_or_else(|| wave.clone(), |sum| wave.after(k, sum));
             *sums = self.products_of_slab(k, wave, range, first.take(), &slab, sums);
+            before = sums.first().map(|&sum| match sum.ty.is_scalar() {
+                true => sum,
+                false => k.extract(sum, 0),
+            });
         }
         next.concat().into_iter().chain(squares).collect()
     }

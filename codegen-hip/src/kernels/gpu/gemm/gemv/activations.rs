@@ -1,8 +1,21 @@
-//! Rows of x in the local data share: as f32, times the norm's weight, with the sums that minima
-//! of quantized weights are multiplied with.
+//! Rows of x in the local data share, times the norm's weight: as f32 for plain weights, in fixed
+//! point for quantized ones.
 //!
-//! As many elements as there are banks are followed by 16 bytes of padding: lane groups read at
-//! distances of 4, 8, 16 or 32 elements, and so never the same banks.
+//! As f32, as many elements as there are banks are followed by 16 bytes of padding: lane groups
+//! read at distances of 4, 8 or 16 elements, and so never the same banks.
+//!
+//! In fixed point a block of 32 elements is a record of 96 bytes. Its numbers are integers times
+//! the block's factor, which is the largest magnitude / 32639; an integer is 256 · high + low, two
+//! signed bytes, so that products with bytes of weights are integer dot products and exact:
+//!
+//! ```text
+//! high bytes (32) | low bytes (32) | factor, f32 | sum of the block, f32 | unused (24)
+//! ```
+//!
+//! A number is off by at most 1 / 65278 of the block's largest magnitude: 257 times less than in
+//! int8, and no more than in f16 for numbers above 1/16 of the largest. 96 bytes are 24 banks:
+//! neither the lanes that store the bytes of neighbouring blocks nor those that read records share
+//! banks.
 
 use super::stream::Bundle;
 use super::tile::TileConfig;
@@ -13,6 +26,16 @@ use crate::target::GpuTarget;
 
 /// Elements of a quantized block.
 const BLOCK: u32 = 32;
+/// Bytes of a block in fixed point.
+pub(super) const RECORD: u32 = 96;
+/// Where in a record its low bytes are.
+pub(super) const LOW_BYTES: u32 = 32;
+/// Where in a record its factor and its sum are.
+pub(super) const FACTORS: u32 = 64;
+/// The largest integer of two signed bytes.
+const LARGEST: f32 = (127 * 256 + 127) as f32;
+/// Blocks of smaller numbers are zero: factors are normal numbers.
+const SMALLEST: f32 = 1e-30;
 /// Elements of a padding: 16 bytes.
 const PADDING: u32 = 4;
 /// Loads of a work-item under way at a time.
@@ -33,8 +56,10 @@ pub(super) struct Activations {
     pub slabs: u32,
     /// Elements of a row of a slab, zeros after the last included.
     capacity: u32,
-    /// Whether sums over blocks are needed.
-    with_sums: bool,
+    /// Whether they are needed as f32.
+    plain: bool,
+    /// Whether they are needed in fixed point.
+    fixed: bool,
 }
 
 /// A part of K.
@@ -84,14 +109,17 @@ impl Activations {
         let k = spec.k as u32;
         let granule = bundles.iter().map(Bundle::unit_elements).max().unwrap_or(1);
         let granules = k / granule;
-        let granule_bytes = granule * (banks + PADDING) / banks * 4 * config.rows;
+        let fixed = bundles.iter().any(|bundle| bundle.dtype.is_block());
+        let plain = bundles.iter().any(|bundle| !bundle.dtype.is_block());
+        let plain_bytes = if plain { granule * (banks + PADDING) / banks * 4 } else { 0 };
+        let fixed_bytes = if fixed { granule / BLOCK * RECORD } else { 0 };
+        let granule_bytes = (plain_bytes + fixed_bytes) * config.rows;
         let per_slab = (config.slab_bytes / granule_bytes).max(1);
         let slabs = granules.div_ceil(per_slab).max(1);
         let rest = k - granules * granule;
         // Whole steps of four cells of any dtype.
         let capacity = (granules.div_ceil(slabs) * granule + rest).next_multiple_of(4 * BLOCK);
-        let with_sums = bundles.iter().any(|bundle| bundle.dtype.is_block());
-        Activations { k, banks, rows: config.rows, granule, slabs, capacity, with_sums }
+        Activations { k, banks, rows: config.rows, granule, slabs, capacity, plain, fixed }
     }
 
     /// Units of a bundle that every slab has.
@@ -114,25 +142,30 @@ impl Activations {
         k.add(element, padding)
     }
 
-    /// Bytes between rows.
-    pub fn row_bytes(&self) -> u32 {
-        self.padded(self.capacity) * 4
+    /// Bytes between rows as f32.
+    pub fn plain_row_bytes(&self) -> u32 {
+        if self.plain { self.padded(self.capacity) * 4 } else { 0 }
     }
 
-    /// Bytes between the sums of rows.
-    pub fn sums_row_bytes(&self) -> u32 {
-        (self.capacity / BLOCK).next_multiple_of(4) * 4
+    /// Bytes between rows in fixed point.
+    pub fn fixed_row_bytes(&self) -> u32 {
+        if self.fixed { self.capacity / BLOCK * RECORD } else { 0 }
     }
 
-    /// Where the sums begin.
-    pub fn sums_offset(&self) -> u32 {
-        self.rows * self.row_bytes()
+    /// Where records begin.
+    pub fn fixed_offset(&self) -> u32 {
+        self.rows * self.plain_row_bytes()
     }
 
-    /// Bytes of rows and sums.
+    /// Bytes of all rows.
     pub fn bytes(&self) -> u32 {
-        let sums = if self.with_sums { self.rows * self.sums_row_bytes() } else { 0 };
-        self.sums_offset() + sums
+        self.fixed_offset() + self.rows * self.fixed_row_bytes()
+    }
+
+    /// Vector registers of a lane while x is staged, with a norm or without.
+    pub fn registers(&self, norm: bool) -> u32 {
+        let together = (LOADS / self.rows).max(1);
+        self.width() * (together * (self.rows + u32::from(norm)) + self.rows)
     }
 
     /// Slab `index`.
@@ -304,35 +337,107 @@ impl Activations {
     }
 
     fn store_piece(&self, k: &mut Builder, block: &Block<'_>, index: Value, rows: &[Value]) {
+        if self.plain {
+            self.store_plain(k, block, index, rows);
+        }
+        if self.fixed {
+            for (row, &x) in rows.iter().enumerate() {
+                self.store_fixed(k, block, index, row as u32, x);
+            }
+        }
+    }
+
+    fn store_plain(&self, k: &mut Builder, block: &Block<'_>, index: Value, rows: &[Value]) {
         let width = self.width();
         let element = k.mul_const(index, width.into());
         let element = self.padded_value(k, element);
         let to = k.element_u32(block.shared, Elem::F32, element);
         for (row, &x) in rows.iter().enumerate() {
-            let to = k.offset_const(to, row as i64 * i64::from(self.row_bytes()));
+            let to = k.offset_const(to, row as i64 * i64::from(self.plain_row_bytes()));
             k.store_aligned(x, to, 4 * width);
         }
-        if !self.with_sums {
-            return;
-        }
-        // Quantized rows are whole blocks: eight pieces each, of neighbouring lanes.
-        let sums: Vec<Value> = rows
-            .iter()
-            .map(|&x| {
-                let sum = k.reduce_add(x);
-                k.reduce_lanes(sum, BLOCK / width, block.target, |k, a, b| k.add(a, b))
-            })
-            .collect();
-        let (block_index, place) = split(k, index, BLOCK / width);
+    }
+
+    /// Stores piece `index` of a row in fixed point. Quantized rows are whole blocks: eight pieces
+    /// each, of neighbouring lanes.
+    fn store_fixed(&self, k: &mut Builder, block: &Block<'_>, index: Value, row: u32, x: Value) {
+        let pieces = BLOCK / self.width();
+        let fixed = FixedPoint::of(k, x, |k, value, combine| {
+            k.reduce_lanes(value, pieces, block.target, combine)
+        });
+        let (block_index, place) = split(k, index, pieces);
+        let record = k.mul_const(block_index, RECORD.into());
+        let record = k.offset_u32(block.shared, record);
+        let offset = self.fixed_offset() + row * self.fixed_row_bytes();
+        let record = k.offset_const(record, offset.into());
+        let to = k.element_u32(record, Elem::I32, place);
+        k.store(fixed.high, to);
+        let to = k.offset_const(to, LOW_BYTES.into());
+        k.store(fixed.low, to);
         let zero = k.i32(0);
         let first = k.cmp(Cmp::Eq, place, zero);
         k.if_then(first, |k| {
-            let to = k.element_u32(block.shared, Elem::F32, block_index);
-            for (row, &sum) in sums.iter().enumerate() {
-                let row = row as u32 * self.sums_row_bytes();
-                let to = k.offset_const(to, (self.sums_offset() + row).into());
-                k.store(sum, to);
-            }
+            let to = k.offset_const(record, FACTORS.into());
+            k.store_aligned(fixed.factors, to, 8);
         });
+    }
+}
+
+/// Four numbers of a block in fixed point.
+struct FixedPoint {
+    /// Their high and their low bytes.
+    high: Value,
+    low: Value,
+    /// The block's factor and its sum.
+    factors: Value,
+}
+
+impl FixedPoint {
+    /// Of four f32; `reduce` combines an `i32` over the lanes that have the block.
+    fn of(
+        k: &mut Builder,
+        x: Value,
+        mut reduce: impl FnMut(&mut Builder, Value, fn(&mut Builder, Value, Value) -> Value) -> Value,
+    ) -> FixedPoint {
+        // Magnitudes compare as integers, and NaN is the largest.
+        let bits = k.bitcast(x, Elem::I32.vec(4));
+        let magnitude = k.int(bits.ty, 0x7fff_ffff);
+        let magnitudes = k.and(bits, magnitude);
+        let smallest = k.i32(SMALLEST.to_bits() as i32);
+        let largest = (0..4).fold(smallest, |largest, lane| {
+            let magnitude = k.extract(magnitudes, lane);
+            k.max(magnitude, largest)
+        });
+        let largest = reduce(k, largest, |k, a, b| k.max(a, b));
+        let largest = k.bitcast(largest, Elem::F32);
+        let unit = k.f32(1.0 / LARGEST);
+        let factor = k.mul(largest, unit);
+        let inverse = k.reciprocal_fast(largest);
+        let units = k.f32(LARGEST);
+        let inverse = k.mul(inverse, units);
+        // Rounds to the last bit of 1.5 · 2²³; 128 more, so that bits 8 to 15 are the high byte of
+        // what has a signed low byte.
+        let one_and_a_half = 12_582_912.0 + 128.0;
+        let rounder = k.float(x.ty, one_and_a_half);
+        let inverse = k.splat(inverse, 4);
+        let numbers = k.fma(x, inverse, rounder);
+        let numbers = k.bitcast(numbers, Elem::I32.vec(4));
+        let [a, b, c, d] = [0, 1, 2, 3].map(|lane| k.extract(numbers, lane));
+        // Bytes 0 of both, then bytes 1.
+        let (first, second) =
+            (k.permute_bytes(b, a, 0x0501_0400), k.permute_bytes(d, c, 0x0501_0400));
+        let low = k.permute_bytes(second, first, 0x0504_0100);
+        let high = k.permute_bytes(second, first, 0x0706_0302);
+        let sign = k.i32(0x8080_8080_u32 as i32);
+        let low = k.xor(low, sign);
+        let sums = [k.add(a, b), k.add(c, d)];
+        let sum = k.add(sums[0], sums[1]);
+        let sum = reduce(k, sum, |k, a, b| k.add(a, b));
+        let bias = (one_and_a_half as f32).to_bits().wrapping_mul(BLOCK);
+        let sum = k.add_const(sum, -i64::from(bias as i32));
+        let sum = k.sitofp(sum, Elem::F32);
+        let sum = k.mul(sum, factor);
+        let factors = k.splat(factor, 2);
+        FixedPoint { high, low, factors: k.insert(sum, factors, 1) }
     }
 }

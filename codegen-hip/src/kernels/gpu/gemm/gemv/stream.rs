@@ -6,12 +6,11 @@
 //! quantized form loads of 16 bytes bring a lane's scales, of a unit or of a pass over it.
 //!
 //! With q the stored integers, a block is Σ w·x = d·Σ q·x + m·Σ x: scale and minimum are taken out
-//! of the sums, and the sums Σ x were made when x was staged. q8_0 is read as q + 128, and q4_0 as
-//! it is stored, q + 8: unsigned bytes become f32 in one instruction, and the offset is a minimum
-//! of −128·d or −8·d. The error that this adds is that of a sum whose terms are at most some times
-//! larger: within a few units of 2⁻²⁴ of Σ|q + 128|·|x|.
+//! of the sums, and the sums Σ x were made when x was staged. q4_0 is read as it is stored, q + 8:
+//! the offset is a minimum of −8·d. x is in fixed point, two signed bytes a number, and Σ q·x two
+//! integer sums of which one instruction adds four products: below 2³¹ for all bytes, and exact.
 
-use super::activations::Activations;
+use super::activations::{Activations, FACTORS, LOW_BYTES, RECORD};
 use super::tile::TILE_COLUMNS;
 use crate::kernels::gpu::gemm::split;
 use crate::mlir::{Builder, Elem, Ty, Value};
@@ -70,12 +69,8 @@ pub(super) struct Lanes {
     pub group: Value,
     chunk: Value,
     scale: Value,
-    /// Address of its part of the staged x, and of the sums.
+    /// Address of its part of the staged x.
     x: Value,
-    sums: Value,
-    /// Of the low and of the high halves of bytes, in four `i32`. LLVM does not know them: it would
-    /// mask each byte by itself instead of four at a time.
-    masks: [Value; 2],
 }
 
 /// A range of units of the staged slab.
@@ -123,7 +118,7 @@ enum ChunkPart {
     All,
     /// The low halves of all bytes.
     Low,
-    /// The high halves, 16 times too large.
+    /// The high halves.
     High,
 }
 
@@ -135,6 +130,7 @@ struct Next {
 }
 
 /// Code for one bundle in one wave.
+#[derive(Clone)]
 pub(super) struct Wave<'a> {
     pub bundle: &'a Bundle,
     pub activations: &'a Activations,
@@ -193,6 +189,46 @@ impl Bundle {
         UNIT_CELLS * TILE_ROWS as u32 * self.scale_bytes
     }
 
+    /// Loads of x for a group: of plain forms four numbers each, of quantized ones high bytes and
+    /// low bytes of 16.
+    fn x_pieces(&self) -> u32 {
+        if self.dtype.is_block() { 2 } else { self.chunk_elements / 4 }
+    }
+
+    /// Loads of scales in a unit, per stream.
+    fn scale_loads(&self, target: &GpuTarget) -> u32 {
+        self.scale_parts.div_ceil(target.groups())
+    }
+
+    /// Groups whose x is read ahead: 16 registers of it.
+    fn groups_ahead(&self) -> u32 {
+        4 / self.x_pieces()
+    }
+
+    /// Vector registers of the sums of `streams` streams.
+    pub fn sum_registers(&self, streams: u32) -> u32 {
+        streams * self.rows * self.sum_type().lanes.max(1)
+    }
+
+    /// Vector registers of `streams` streams' loads under way: a unit of chunks, with its scales.
+    pub fn loads_registers(&self, streams: u32, target: &GpuTarget) -> u32 {
+        let chunks = UNIT_CELLS / target.groups() * self.cell_chunks();
+        streams * 4 * (chunks + self.scale_loads(target))
+    }
+
+    /// Vector registers for multiplying them, besides loads and sums: scales in use while the next
+    /// ones are loaded, a group of weights, sums of a block that has been begun, and x.
+    pub fn product_registers(&self, streams: u32, target: &GpuTarget) -> u32 {
+        let scales = 4 * self.scale_loads(target).min(1);
+        let weights = if self.dtype.is_block() { 4 } else { self.chunk_elements };
+        let begun = if self.dtype.is_block() { 2 * self.rows } else { 0 };
+        let x = 4 * self.x_pieces() * (self.groups_ahead() + 1);
+        // The tail is loaded before the last unit is multiplied.
+        let cells = self.tail_cells().div_ceil(target.groups());
+        let tail = cells * (4 * self.cell_chunks() + self.scale_bytes.div_ceil(4));
+        streams * (scales + weights + begun + tail) + x
+    }
+
     /// Type of a sum: of quantized forms a number, of plain ones four that are added at the end.
     pub fn sum_type(&self) -> Ty {
         if self.dtype.is_block() { Elem::F32.scalar() } else { Elem::F32.vec(4) }
@@ -239,22 +275,31 @@ impl Bundle {
         let (_, reader) = split(k, lane, lanes);
         let scale = k.mul_const(reader, SCALE_LOAD_BYTES as i64);
         let reader = (0..place).fold(group, |group, _| k.opaque(group));
-        let x = k.mul_const(reader, self.cell_elements().into());
-        let x = activations.padded_value(k, x);
-        let x = k.element_u32(shared, Elem::F32, x);
-        let sums = k.mul_const(reader, 4);
-        let sums = k.offset_u32(shared, sums);
-        let sums = k.offset_const(sums, activations.sums_offset().into());
-        let masks = [0x0f0f_0f0f, 0xf0f0_f0f0u32 as i32].map(|mask| {
-            let mask = k.i32(mask);
-            let mask = k.opaque_uniform(mask);
-            k.splat(mask, 4)
-        });
-        Lanes { column, group, chunk, scale, x, sums, masks }
+        let x = if self.dtype.is_block() {
+            let records = k.mul_const(reader, RECORD.into());
+            let x = k.offset_u32(shared, records);
+            k.offset_const(x, activations.fixed_offset().into())
+        } else {
+            let x = k.mul_const(reader, self.cell_elements().into());
+            let x = activations.padded_value(k, x);
+            k.element_u32(shared, Elem::F32, x)
+        };
+        Lanes { column, group, chunk, scale, x }
     }
 }
 
-impl Wave<'_> {
+impl<'a> Wave<'a> {
+    /// The same, of which nothing is loaded before there is `sum`.
+    pub fn after(&self, k: &mut Builder, sum: Value) -> Wave<'a> {
+        let Lanes { column, group, chunk, scale, x } = self.lanes;
+        let [column, group, chunk, scale] =
+            [column, group, chunk, scale].map(|value| k.after(value, sum));
+        let elsewhere = k.i32(0);
+        let elsewhere = k.after(elsewhere, sum);
+        let x = k.offset_u32(x, elsewhere);
+        Wave { lanes: Lanes { column, group, chunk, scale, x }, ..self.clone() }
+    }
+
     /// Times that the wave goes over a unit.
     fn passes(&self) -> u32 {
         GROUPS / self.target.groups()
@@ -266,18 +311,13 @@ impl Wave<'_> {
         (0..self.passes() * STEPS)
             .map(|i| {
                 let (pass, step) = (i / STEPS, i % STEPS);
-                let scale = match self.scale_loads() == self.passes() {
+                let scale = match self.bundle.scale_loads(self.target) == self.passes() {
                     true => (pass as usize, step),
                     false => (0, pass * STEPS + step),
                 };
                 CellAt { index: GROUPS * step + groups * pass, scale }
             })
             .collect()
-    }
-
-    /// Loads of scales in a unit, per stream.
-    fn scale_loads(&self) -> u32 {
-        self.bundle.scale_parts.div_ceil(self.target.groups())
     }
 
     /// What lanes add to addresses in unit `unit`: chunks, scales. LLVM must not see how they
@@ -297,7 +337,7 @@ impl Wave<'_> {
     pub fn first_loads(&self, k: &mut Builder, unit: Value) -> Loaded {
         let offsets = self.offsets(k, unit);
         let chunks = self.passes() * STEPS * self.bundle.cell_chunks();
-        let loads = self.scale_loads();
+        let loads = self.bundle.scale_loads(self.target);
         let scales = self.streams.iter().map(|stream| {
             (0..loads).map(|load| self.load_scales(k, stream, offsets[1], load)).collect()
         });
@@ -403,16 +443,16 @@ impl Wave<'_> {
         let mut groups = vec![];
         for (cell, at) in cells.iter().enumerate() {
             let first = cell * bundle.cell_chunks() as usize;
-            let x = 4 * self.activations.padded(at.index * bundle.cell_elements());
+            let x = self.x_bytes(at.index);
             let all = Group { cell, chunk: first, part: ChunkPart::All, x, last: true };
             match bundle.dtype {
                 DType::Q4_0 | DType::Q4_1 => {
                     groups.push(Group { part: ChunkPart::Low, last: false, ..all });
-                    groups.push(Group { part: ChunkPart::High, x: x + 64, ..all });
+                    groups.push(Group { part: ChunkPart::High, x: x + 16, ..all });
                 }
                 DType::Q8_0 => {
                     groups.push(Group { last: false, ..all });
-                    groups.push(Group { chunk: first + 1, x: x + 64, ..all });
+                    groups.push(Group { chunk: first + 1, x: x + 16, ..all });
                 }
                 _ => groups.push(all),
             }
@@ -432,27 +472,25 @@ impl Wave<'_> {
         mut next: Option<&mut Next>,
     ) -> Vec<Value> {
         let bundle = self.bundle;
-        let bytes = k.mul_const(at, i64::from(4 * self.activations.padded(bundle.unit_elements())));
+        let bytes = k.mul_const(at, self.x_bytes(UNIT_CELLS).into());
         let x_of_unit = k.offset_u32(self.lanes.x, bytes);
-        let bytes = k.mul_const(at, i64::from(4 * UNIT_CELLS));
-        let sums_of_unit = k.offset_u32(self.lanes.sums, bytes);
         let groups = self.groups(cells);
         let turns: Vec<(Group, u32)> = groups
             .iter()
             .flat_map(|group| (0..bundle.rows).map(move |row| (*group, row)))
             .collect();
-        let ahead = (4 / self.pieces() as usize).min(turns.len());
+        let ahead = (bundle.groups_ahead() as usize).min(turns.len());
         let mut sums = sums.to_vec();
         let mut x: VecDeque<Activation> = VecDeque::new();
         let mut weights: Vec<Vec<Value>> = vec![];
-        // Sums over the first group of a block, by stream and row.
-        let mut chains = vec![None; sums.len()];
-        if self.scale_loads() == 1 {
+        // Sums over the first group of a block, of high and of low bytes, by stream and row.
+        let mut begun = vec![None; sums.len()];
+        if self.bundle.scale_loads(self.target) == 1 {
             self.reload_scales(k, &mut next, 0);
         }
         for turn in 0..turns.len() + ahead {
             if let Some(&(group, row)) = turns.get(turn) {
-                x.push_back(self.read_x(k, x_of_unit, sums_of_unit, cells, group, row));
+                x.push_back(self.read_x(k, x_of_unit, cells, group, row));
             }
             let Some(&(group, row)) = turn.checked_sub(ahead).and_then(|i| turns.get(i)) else {
                 continue;
@@ -469,14 +507,13 @@ impl Wave<'_> {
                     sums[place] = self.plain(k, weights, &x.pieces, sums[place]);
                     continue;
                 }
-                let chain = chain(k, weights, &x.pieces);
-                match (group.last, chains[place].take()) {
-                    (true, Some(before)) => {
-                        let products = self.join(k, before, chain);
+                let products = self.dots(k, weights[0], &x.pieces, begun[place].take());
+                match x.factors {
+                    Some(factors) => {
                         let scale = self.scale(k, loaded.scales[stream][scale.0], scale.1);
-                        sums[place] = self.block(k, products, &scale, x.block_sum, sums[place]);
+                        sums[place] = self.block(k, products, &scale, factors, sums[place]);
                     }
-                    _ => chains[place] = Some(chain),
+                    None => begun[place] = Some(products),
                 }
             }
             if row + 1 == bundle.rows {
@@ -487,35 +524,42 @@ impl Wave<'_> {
         sums
     }
 
-    /// Pieces of a group.
-    fn pieces(&self) -> u32 {
-        self.bundle.chunk_elements.min(16) / 4
+    /// Bytes of staged x before cell `cell` of a unit.
+    fn x_bytes(&self, cell: u32) -> u32 {
+        match self.bundle.dtype.is_block() {
+            true => cell * RECORD,
+            false => 4 * self.activations.padded(cell * self.bundle.cell_elements()),
+        }
     }
 
-    /// Reads what a group is multiplied with of a row and, for the last group of a block, the sum
-    /// over the block.
+    /// Reads what a group is multiplied with of a row and, for the last group of a block, its
+    /// factor and its sum.
     fn read_x(
         &self,
         k: &mut Builder,
         x: Value,
-        sums: Value,
         cells: &[CellAt],
         group: Group,
         row: u32,
     ) -> Activation {
-        let x = k.offset_const(x, (group.x + row * self.activations.row_bytes()).into());
-        let pieces = (0..self.pieces())
+        let fixed = self.bundle.dtype.is_block();
+        let (elem, step, row_bytes) = match fixed {
+            true => (Elem::I32, LOW_BYTES, self.activations.fixed_row_bytes()),
+            false => (Elem::F32, 16, self.activations.plain_row_bytes()),
+        };
+        let row = k.offset_const(x, (row * row_bytes).into());
+        let pieces = (0..self.bundle.x_pieces())
             .map(|piece| {
-                let at = k.offset_const(x, 16 * i64::from(piece));
-                k.load_aligned(at, Elem::F32.vec(4), 16)
+                let at = k.offset_const(row, (group.x + step * piece).into());
+                k.load_aligned(at, elem.vec(4), 16)
             })
             .collect();
-        let block_sum = (self.bundle.dtype.is_block() && group.last).then(|| {
-            let offset = 4 * cells[group.cell].index + row * self.activations.sums_row_bytes();
-            let at = k.offset_const(sums, offset.into());
-            k.load(at, Elem::F32)
+        let factors = (fixed && group.last).then(|| {
+            let record = cells[group.cell].index * RECORD;
+            let at = k.offset_const(row, (record + FACTORS).into());
+            k.load_aligned(at, Elem::F32.vec(2), 8)
         });
-        Activation { pieces, block_sum }
+        Activation { pieces, factors }
     }
 
     /// Loads the next unit's chunk in place of one that has been multiplied, and the scales in place
@@ -534,7 +578,7 @@ impl Wave<'_> {
                 chunks[group.chunk] = self.load_unit_chunk(k, stream, offsets[0], index);
             }
         }
-        if self.scale_loads() > 1 && group.last && scale.1 + 1 == STEPS {
+        if self.bundle.scale_loads(self.target) > 1 && group.last && scale.1 + 1 == STEPS {
             self.reload_scales(k, next, scale.0);
         }
     }
@@ -560,24 +604,24 @@ impl Wave<'_> {
         }
     }
 
-    /// The numbers of a part of a chunk, four at a time, in the order of x.
+    /// The numbers of a part of a chunk in the order of x: as f32, four at a time, or as 16 signed
+    /// bytes.
     fn weights(&self, k: &mut Builder, chunk: Value, part: ChunkPart) -> Vec<Value> {
         match (self.bundle.dtype, part) {
             (DType::F32, _) => vec![k.bitcast(chunk, Elem::F32.vec(4))],
             (DType::F16, _) => halves(k, chunk, Elem::F16, |k, four| k.extf(four, Elem::F32)),
             (DType::BF16, _) => halves(k, chunk, Elem::I16, |k, four| k.bf16_to_f32(four)),
-            (_, ChunkPart::All) => {
-                let sign = k.int(chunk.ty, i64::from(0x8080_8080u32 as i32));
-                let unsigned = k.xor(chunk, sign);
-                bytes_to_f32(k, unsigned)
-            }
-            (_, ChunkPart::Low) => {
-                let low = k.and(chunk, self.lanes.masks[0]);
-                bytes_to_f32(k, low)
-            }
-            (_, ChunkPart::High) => {
-                let high = k.and(chunk, self.lanes.masks[1]);
-                bytes_to_f32(k, high)
+            (_, ChunkPart::All) => vec![chunk],
+            (_, part) => {
+                let halves = match part {
+                    ChunkPart::High => {
+                        let four = k.int(chunk.ty, 4);
+                        k.shr_u(chunk, four)
+                    }
+                    _ => chunk,
+                };
+                let mask = k.int(chunk.ty, 0x0f0f_0f0f);
+                vec![k.and(halves, mask)]
             }
         }
     }
@@ -600,39 +644,50 @@ impl Wave<'_> {
         sum
     }
 
-    /// The sum over a block, from its two groups.
-    fn join(&self, k: &mut Builder, low: Value, high: Value) -> Value {
-        let four = match self.bundle.dtype {
-            DType::Q8_0 => k.add(low, high),
-            _ => {
-                let sixteenth = k.float(high.ty, 1.0 / 16.0);
-                k.fma(high, sixteenth, low)
+    /// Σ weight · x of a group, after those of the block that have been `begun`: of high bytes of x
+    /// and of low ones, as `i32`.
+    fn dots(
+        &self,
+        k: &mut Builder,
+        weights: Value,
+        x: &[Value],
+        begun: Option<[Value; 2]>,
+    ) -> [Value; 2] {
+        let zero = k.i32(0);
+        let mut sums = begun.unwrap_or([zero; 2]);
+        for word in 0..4 {
+            let weights = k.extract(weights, word);
+            for (sum, &x) in sums.iter_mut().zip(x) {
+                let x = k.extract(x, word);
+                *sum = k.dot4(weights, x, *sum, self.target);
             }
-        };
-        k.reduce_add(four)
+        }
+        sums
     }
 
-    /// `sum` and the products of a block, whose stored numbers give `products`.
+    /// `sum` and the products of a block, whose stored numbers give `products`, of high and of low
+    /// bytes of x; `factors` are x's factor and sum.
     fn block(
         &self,
         k: &mut Builder,
-        products: Value,
+        products: [Value; 2],
         scale: &Scale,
-        block_sum: Option<Value>,
+        factors: Value,
         sum: Value,
     ) -> Value {
-        let Some(block_sum) = block_sum else { return sum };
-        let offset = match self.bundle.dtype {
-            DType::Q8_0 => Some(-128.0),
-            DType::Q4_0 => Some(-8.0),
-            _ => None,
-        };
-        let products = match offset {
-            None => products,
-            Some(offset) => {
-                let offset = k.f32(offset);
-                k.fma(offset, block_sum, products)
+        let [factor, block_sum] = [0, 1].map(|i| k.extract(factors, i));
+        let [high, low] = products;
+        let eight = k.i32(8);
+        let high = k.shl(high, eight);
+        let products = k.add(high, low);
+        let products = k.sitofp(products, Elem::F32);
+        let products = match self.bundle.dtype {
+            DType::Q4_0 => {
+                let offset = k.f32(-8.0);
+                let offset = k.mul(offset, block_sum);
+                k.fma(products, factor, offset)
             }
+            _ => k.mul(products, factor),
         };
         let sum = k.fma(scale.d, products, sum);
         match scale.m {
@@ -747,44 +802,16 @@ impl Loaded {
 
 /// What a group is multiplied with.
 struct Activation {
-    /// Four numbers at a time.
+    /// Four numbers at a time, or high bytes and low bytes of 16.
     pieces: Vec<Value>,
-    /// The sum over the block that the group ends.
-    block_sum: Option<Value>,
+    /// Factor and sum of the block that the group ends.
+    factors: Option<Value>,
 }
 
 /// Of a block.
 struct Scale {
     d: Value,
     m: Option<Value>,
-}
-
-/// Σ weight · x, lane by lane of the vectors.
-fn chain(k: &mut Builder, weights: &[Value], x: &[Value]) -> Value {
-    let mut chain = k.mul(weights[0], x[0]);
-    for (&weight, &x) in weights.iter().zip(x).skip(1) {
-        chain = k.fma(weight, x, chain);
-    }
-    chain
-}
-
-/// The unsigned bytes of four `i32` as f32, four at a time.
-fn bytes_to_f32(k: &mut Builder, quarters: Value) -> Vec<Value> {
-    (0..4)
-        .map(|quarter| {
-            let word = k.extract(quarters, quarter);
-            let mut four = k.zero(Elem::F32.vec(4));
-            for byte in 0..4 {
-                let shift = k.i32(8 * byte as i32);
-                let shifted = k.shr_u(word, shift);
-                let mask = k.i32(0xff);
-                let byte_value = k.and(shifted, mask);
-                let number = k.uitofp(byte_value, Elem::F32);
-                four = k.insert(number, four, byte);
-            }
-            four
-        })
-        .collect()
 }
 
 /// The eight numbers of a chunk as f32, four at a time.

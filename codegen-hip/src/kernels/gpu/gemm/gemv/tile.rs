@@ -17,6 +17,11 @@ const WORKGROUP: u32 = 256;
 /// Most work-items of a workgroup: more would have few registers each.
 const MOST_WORK_ITEMS: u32 = 512;
 
+/// Vector registers that instructions can name.
+const REGISTERS: u32 = 256;
+/// Vector registers of a lane for addresses, and for what the scheduler overlaps.
+const BESIDES: u32 = 32;
+
 /// What a tuner may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TileConfig {
@@ -97,6 +102,19 @@ impl Class {
     /// Spans of all its sections.
     pub fn groups(&self) -> u64 {
         self.section_groups.iter().sum()
+    }
+
+    /// Vector registers of a lane, where it has the most: while x is staged, or while one of the
+    /// bundles is multiplied. Of several, what LLVM does in between is not reckoned with, and
+    /// nothing is planned.
+    pub fn registers(&self, norm: bool, target: &GpuTarget) -> u32 {
+        let streams = |bundle: &Bundle| bundle.slots.len() as u32 * self.tiles;
+        let [bundle] = &self.bundles[..] else { return REGISTERS };
+        let streams = streams(bundle);
+        let multiplied = bundle.product_registers(streams, target);
+        let staged = self.activations.registers(norm);
+        let loads = bundle.loads_registers(streams, target);
+        bundle.sum_registers(streams) + loads + multiplied.max(staged) + BESIDES
     }
 
     /// Weights of a section.
