@@ -7,13 +7,15 @@
 //! operand A of both products as they lie in memory, and the scores, once exponentiated and
 //! rounded to f16, are operand B of the second without leaving their lanes (see `matrix`).
 //!
-//! In prefill the rows are tokens, and waves share nothing but caches. In decode the rows are the
-//! heads that read one KV head, the positions are shared among workgroups and waves, and the last
-//! workgroup to finish adds up what the others found.
+//! In prefill the rows are tokens, and the waves of a workgroup share nothing but caches. In decode
+//! the rows are the heads that read one KV head, and the positions are shared among waves. In both,
+//! where rows and heads make fewer workgroups than the chip has compute units, positions are shared
+//! among workgroups, the last of which to finish adds up what the others found.
 
 mod decode;
 mod matrix;
 mod prefill;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -66,7 +68,10 @@ pub(super) fn kernel(op: &Instance<'_>, attr: &AttentionAttr) -> Result<KernelSo
     }
     let capacity = op.product(&[context])?;
     match op.variant {
-        Variant::Prefill => Ok(prefill::kernel(&shape, op.product(&[tokens])?, capacity)),
+        Variant::Prefill => {
+            let most = [most_tokens, most_positions].map(|most| most as u32);
+            Ok(prefill::kernel(&shape, op.product(&[tokens])?, capacity, most))
+        }
         Variant::Decode => decode::kernel(&shape, most_positions as u32, capacity)
             .ok_or_else(|| op.unsupported("more KV heads than there are counters in scratch")),
     }

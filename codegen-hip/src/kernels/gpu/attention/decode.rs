@@ -7,17 +7,16 @@
 //! moves besides keys and values is little, so a short context has work for some workgroups only;
 //! the others end at once.
 //!
-//! The waves' results are combined through LDS. With several shares a workgroup leaves its results
-//! in scratch and counts itself; the last one combines them, in the order of the shares, so that
-//! results are the same in every run.
+//! The waves' results are combined through LDS; with several shares, those of the workgroups through
+//! scratch (see `shares`).
 
 use super::matrix::{Lane, Matrix, REST};
+use super::shares::{PAIR, is_last, pair, weight};
 use super::walk::{Blocks, Column, Queries, Tile, Walk, load_query};
 use super::{CHUNK, COLUMNS, Memory, Shape, to_f16};
 use crate::kernels::KernelSource;
 use crate::kernels::instance::Draft;
 use crate::mlir::builder::Cmp;
-use crate::mlir::gpu::Scope;
 use crate::mlir::{Builder, Elem, Ty, Value};
 use crate::target::MatrixLayout;
 use waveloom_plan as plan;
@@ -35,8 +34,6 @@ const MAX_SHARES: u32 = 128;
 const OCCUPANCY: u32 = 2;
 /// Four numbers: neighbouring elements of one head.
 const VECTOR: Ty = Elem::F32.vec(4);
-/// Largest score, scaled, and sum of the probabilities.
-const PAIR: Ty = Elem::F32.vec(2);
 
 /// How the work is divided.
 #[derive(Clone, Copy, Debug)]
@@ -518,7 +515,8 @@ impl<'a> Decode<'a> {
 
     /// In the last workgroup of `shares` to get here: the result of all of them.
     fn combine(&self, k: &mut Builder, shares: Value) {
-        let last = self.is_last(k, shares);
+        let counter = k.element_u32(self.scratch, Elem::I32, self.part);
+        let last = is_last(k, counter, shares);
         let pairs = k.shared(MAX_SHARES.min(self.split.shares) * ROWS * PAIR.bytes());
         k.if_then(last, |k| {
             let partials = self.partials(k);
@@ -540,26 +538,6 @@ impl<'a> Decode<'a> {
                 });
             });
         });
-    }
-
-    /// Counts this workgroup; whether it is the last, which sets the counter back. Uniform.
-    fn is_last(&self, k: &mut Builder, shares: Value) -> Value {
-        let flag = k.shared(4);
-        let (zero, one) = (k.i32(0), k.i32(1));
-        k.barrier_all();
-        let first = k.cmp(Cmp::Eq, self.thread, zero);
-        k.if_then(first, |k| {
-            let counter = k.element_u32(self.scratch, Elem::I32, self.part);
-            let before = k.atomic_add(counter, one, Scope::Device);
-            let now = k.add(before, one);
-            let last = k.cmp(Cmp::Eq, now, shares);
-            k.if_then(last, |k| k.store(zero, counter));
-            k.store(now, flag);
-        });
-        k.barrier_all();
-        let count = k.load(flag, Elem::I32);
-        let count = k.first_lane(count);
-        k.cmp(Cmp::Eq, count, shares)
     }
 
     /// The shares' largest scores and masses into LDS.
@@ -655,17 +633,4 @@ fn store_parts(k: &mut Builder, shared: Value, row: Value, chunk: Value, numbers
         let at = k.offset_u32(shared, bytes);
         k.store_aligned(part, at, 16);
     }
-}
-
-/// 2 to the difference of scaled scores: at most 1.
-fn weight(k: &mut Builder, largest: Value, top: Value) -> Value {
-    let difference = k.sub(largest, top);
-    k.exp2_fast(difference)
-}
-
-/// Two numbers side by side.
-fn pair(k: &mut Builder, a: Value, b: Value) -> Value {
-    let pair = k.zero(PAIR);
-    let pair = k.insert(a, pair, 0);
-    k.insert(b, pair, 1)
 }

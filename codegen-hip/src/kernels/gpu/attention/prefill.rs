@@ -1,41 +1,84 @@
 //! Attention of many tokens: a wave takes 16 rows, or a few times 16, of one head.
 //!
-//! Waves share nothing but caches, so neighbours are rows that read the same keys and values: the
+//! The waves of a workgroup share nothing but caches, so neighbours are rows that read the same keys and values: the
 //! heads of a group, then the next rows. Workgroups of one KV head go to one die. A row sees the
 //! more positions the later it is; workgroups are paired, the longest with the shortest, so that
 //! any stretch of them is about as much work as any other.
+//!
+//! Few rows make few workgroups, and with many positions before them each has much to do: then
+//! several workgroups have the same rows, and each a share of the positions (see `shares`).
 
 use super::matrix::{Lane, Matrix};
+use super::shares::{PAIR, is_last, pair, weight};
 use super::walk::{Blocks, Column, Queries, Tile, Walk};
 use super::{CHUNK, COLUMNS, Memory, Shape, to_f16};
 use crate::kernels::KernelSource;
 use crate::kernels::instance::Draft;
+use crate::lower_schedule::CACHE_LENGTH;
 use crate::mlir::builder::Cmp;
-use crate::mlir::{Builder, Elem, Value};
+use crate::mlir::{Builder, Elem, Ty, Value};
 use crate::target::MatrixLayout;
 use waveloom_plan as plan;
 
 /// Waves of a workgroup.
 const WAVES: u32 = 4;
+/// Four numbers: neighbouring elements of one head.
+const VECTOR: Ty = Elem::F32.vec(4);
+/// Vectors of a share that are loaded together.
+const AT_ONCE: usize = 8;
 
-/// The kernel for `tokens` rows.
-pub(super) fn kernel(shape: &Shape<'_>, tokens: plan::Expr, capacity: plan::Expr) -> KernelSource {
+/// Fewest positions of a share, in whole blocks: several turns of the loop, which is more work than
+/// leaving the results and adding them up.
+const POSITIONS: u32 = 256;
+
+/// The kernel for `tokens` rows; `most` are most rows and most positions.
+pub(super) fn kernel(
+    shape: &Shape<'_>,
+    tokens: plan::Expr,
+    capacity: plan::Expr,
+    most: [u32; 2],
+) -> KernelSource {
     let tile = tile(shape, &Matrix::new(shape));
+    let number = |n: u32| plan::Expr::from(i64::from(n));
+    let ceil_div = |a: plan::Expr, b: plan::Expr| plan::Expr::CeilDiv(Box::new(a), Box::new(b));
+    let blocks = ceil_div(tokens.clone(), number(tile.columns * COLUMNS));
+    let of_head = ceil_div(blocks * number(shape.group()), number(WAVES));
+    let groups = number(shape.kv_heads) * of_head;
+    let shares = ceil_div(number(most_groups(shape)), groups.clone());
     let mut draft = Draft::for_gpu("attention_prefill", WAVES * shape.target.wave);
     let memory = Memory::new(&mut draft, capacity);
-    let count = draft.number(tokens.clone());
+    let numbers = [tokens, plan::Expr::Symbol(CACHE_LENGTH), shares.clone()];
+    let numbers = numbers.map(|number| draft.number(number));
+    let scratch = draft.scratch();
     let k = &mut draft.builder;
-    let count = k.trunc(count, Elem::I32);
-    let prefill = Prefill { shape, tile, memory: &memory, tokens: count };
+    let [count, length, shared] = numbers.map(|number| k.trunc(number, Elem::I32));
+    let split = Split { scratch, length, shares: shared };
+    let prefill = Prefill { shape, tile, memory: &memory, tokens: count, split };
     prefill.emit(k);
     k.plan_registers(Walk::registers(shape, &Matrix::new(shape), &tile), shape.target);
-    let number = |n: u32| plan::Expr::from(i64::from(n));
-    let ceil_div = |a: plan::Expr, b: u32| plan::Expr::CeilDiv(Box::new(a), Box::new(number(b)));
-    let blocks = ceil_div(tokens, tile.columns * COLUMNS);
-    let groups = number(shape.kv_heads) * ceil_div(blocks * number(shape.group()), WAVES);
+    let partials = most_partials(shape, &tile, most) * u64::from(prefill.partial_bytes());
     let dies = shape.target.dies;
-    let grid = number(dies) * ceil_div(groups, dies);
-    draft.finish(shape.summary("prefill"), grid, 0)
+    let grid = number(dies) * ceil_div(groups * shares, number(dies));
+    draft.finish(shape.summary("prefill"), grid, plan::SCRATCH_COUNTERS + partials)
+}
+
+/// Positions are shared as long as there are fewer workgroups than this: compute units, and no
+/// more than there are counters.
+fn most_groups(shape: &Shape<'_>) -> u32 {
+    shape.target.compute_units.min(plan::SCRATCH_COUNTERS as u32 / 4)
+}
+
+/// Most results of workgroups that are in scratch together, for at most these rows and positions.
+fn most_partials(shape: &Shape<'_>, tile: &Tile, [rows, positions]: [u32; 2]) -> u64 {
+    let useful = positions.div_ceil(POSITIONS);
+    let partials = (1..=rows.div_ceil(tile.columns * COLUMNS)).map(|blocks| {
+        let groups = shape.kv_heads * (blocks * shape.group()).div_ceil(WAVES);
+        match most_groups(shape).div_ceil(groups).min(useful) {
+            1 => 0,
+            shares => u64::from(groups) * u64::from(shares),
+        }
+    });
+    partials.max().unwrap_or(0)
 }
 
 /// What fits the registers.
@@ -60,19 +103,47 @@ fn tile(shape: &Shape<'_>, matrix: &Matrix<'_>) -> Tile {
     }
 }
 
+/// How positions are shared among workgroups.
+struct Split {
+    scratch: Value,
+    /// Positions that there are.
+    length: Value,
+    /// Workgroups for the same rows.
+    shares: Value,
+}
+
 struct Prefill<'a> {
     shape: &'a Shape<'a>,
     tile: Tile,
     memory: &'a Memory,
     tokens: Value,
+    split: Split,
+}
+
+/// What a workgroup does.
+struct Group {
+    /// Its number among those with other rows.
+    index: Value,
+    /// Its share of the positions, how many there are, and of how many positions.
+    share: Value,
+    shares: Value,
+    per_share: Value,
 }
 
 /// What a wave does.
 struct Task {
     kv_head: Value,
     head: Value,
-    /// First row.
-    row: Value,
+    wave: Value,
+    lane: Lane,
+    /// Rows of this lane and their positions, by column tile.
+    rows: Vec<Value>,
+    positions: Vec<Value>,
+    /// The oldest and the newest position of a row; uniform.
+    oldest: Value,
+    newest: Value,
+    /// The first position that a row sees, or one before it where a block begins.
+    start: Value,
 }
 
 impl Prefill<'_> {
@@ -83,28 +154,86 @@ impl Prefill<'_> {
         let tasks = k.mul_const(blocks, group);
         let groups = k.ceil_div_const(tasks, WAVES.into());
         let all = k.mul_const(groups, self.shape.kv_heads.into());
+        let all = k.mul(all, self.split.shares);
         let index = self.workgroup(k, all);
         let there = k.cmp(Cmp::Lt, index, all);
+        let of_group = self.group(k, index);
+        let needed = k.cmp(Cmp::Lt, of_group.share, of_group.shares);
+        let there = k.and(there, needed);
         k.if_then(there, |k| {
-            let kv_head = k.udiv(index, groups);
+            let kv_head = k.udiv(of_group.index, groups);
             let before = k.mul(kv_head, groups);
-            let index = k.sub(index, before);
+            let index = k.sub(of_group.index, before);
             let index = longest_with_shortest(k, index, groups);
             let wave = k.wave(self.shape.target);
             let first = k.mul_const(index, WAVES.into());
             let task = k.add(first, wave);
             let there = k.cmp(Cmp::Lt, task, tasks);
-            k.if_then(there, |k| {
-                let group = k.i32(group as i32);
-                let block = k.udiv(task, group);
-                let before = k.mul(block, group);
-                let inside = k.sub(task, before);
-                let head = k.mul(kv_head, group);
-                let head = k.add(head, inside);
-                let row = k.mul_const(block, rows.into());
-                self.wave(k, &Task { kv_head, head, row }, wave);
+            let task = self.task(k, kv_head, task, wave);
+            let (one, counter) = (k.i32(1), of_group.index);
+            k.if_then(there, |k| self.walk(k, &task, &of_group));
+            let split = k.cmp(Cmp::Gt, of_group.shares, one);
+            k.if_then(split, |k| {
+                let counter = k.element_u32(self.split.scratch, Elem::I32, counter);
+                let last = is_last(k, counter, of_group.shares);
+                let there = k.and(there, last);
+                k.if_then(there, |k| self.combine(k, &task, &of_group));
             });
         });
+    }
+
+    /// What workgroup `index` has of the rows and of the positions.
+    fn group(&self, k: &mut Builder, index: Value) -> Group {
+        let Split { length, shares, .. } = self.split;
+        let of_rows = k.udiv(index, shares);
+        let before = k.mul(of_rows, shares);
+        let share = k.sub(index, before);
+        let block = self.tile.block(&Matrix::new(self.shape));
+        let more = k.add_const(shares, -1);
+        let padded = k.add(length, more);
+        let per_share = k.udiv(padded, shares);
+        let per_share = k.ceil_div_const(per_share, block.into());
+        let per_share = k.mul_const(per_share, block.into());
+        let fewest = k.i32(POSITIONS.next_multiple_of(block) as i32);
+        let per_share = k.max(per_share, fewest);
+        let more = k.add_const(per_share, -1);
+        let padded = k.add(length, more);
+        Group { index: of_rows, share, shares: k.udiv(padded, per_share), per_share }
+    }
+
+    fn task(&self, k: &mut Builder, kv_head: Value, task: Value, wave: Value) -> Task {
+        let group = k.i32(self.shape.group() as i32);
+        let block = k.udiv(task, group);
+        let before = k.mul(block, group);
+        let inside = k.sub(task, before);
+        let head = k.mul(kv_head, group);
+        let head = k.add(head, inside);
+        let row = k.mul_const(block, (self.tile.columns * COLUMNS).into());
+        let lane = Lane::new(k, self.shape.target);
+        let last = k.add_const(self.tokens, -1);
+        let mut rows = vec![];
+        let mut positions = vec![];
+        for column in 0..self.tile.columns {
+            let row = k.add_const(row, (column * COLUMNS).into());
+            let row = k.add(row, lane.n);
+            let exists = k.min(row, last);
+            let at = k.element_u32(self.memory.positions, Elem::I32, exists);
+            rows.push(row);
+            positions.push(k.load(at, Elem::I32));
+        }
+        let oldest = self.over_rows(k, &positions, Builder::min);
+        let newest = self.over_rows(k, &positions, Builder::max);
+        let start = match self.shape.window {
+            None => k.i32(0),
+            Some(window) => {
+                let first = k.add_const(oldest, 1 - i64::from(window));
+                let zero = k.i32(0);
+                let first = k.max(first, zero);
+                let mask = k.i32(-(self.tile.block(&Matrix::new(self.shape)) as i32));
+                k.and(first, mask)
+            }
+        };
+        Task { kv_head, head, wave, lane, rows, positions, oldest, newest, start }
     }
 
     /// This workgroup in the order of the work: dies, which workgroups go round, get neighbours.
@@ -123,56 +252,178 @@ impl Prefill<'_> {
         k.add(before, inside)
     }
 
-    fn wave(&self, k: &mut Builder, task: &Task, wave: Value) {
-        let shape = self.shape;
-        let lane = Lane::new(k, shape.target);
-        let matrix = Matrix::new(shape);
-        let last = k.add_const(self.tokens, -1);
-        let rows: Vec<Value> = (0..self.tile.columns)
-            .map(|column| {
-                let row = k.add_const(task.row, (column * COLUMNS).into());
-                k.add(row, lane.n)
-            })
-            .collect();
-        let positions: Vec<Value> = rows
-            .iter()
-            .map(|&row| {
-                let row = k.min(row, last);
-                let at = k.element_u32(self.memory.positions, Elem::I32, row);
-                k.load(at, Elem::I32)
-            })
-            .collect();
-        let oldest = self.over_rows(k, &positions, Builder::min);
-        let newest = self.over_rows(k, &positions, Builder::max);
-        let queries = self.queries(k, &matrix, lane, task, &rows, wave);
+    /// A wave's walk over its share of the positions; stores the results, or where there are other
+    /// shares leaves them for [`Prefill::combine`].
+    fn walk(&self, k: &mut Builder, task: &Task, group: &Group) {
+        let first = k.mul(group.share, group.per_share);
+        let end = k.add(first, group.per_share);
+        let start = k.max(first, task.start);
+        let seen = k.add_const(task.newest, 1);
+        let end = k.min(end, seen);
+        let any = k.cmp(Cmp::Lt, start, end);
+        k.if_then(any, |k| {
+            let columns = self.columns(k, task, start, end);
+            let one = k.i32(1);
+            let alone = k.cmp(Cmp::Eq, group.shares, one);
+            k.if_else(
+                alone,
+                |k| {
+                    self.store(k, task, &columns);
+                    []
+                },
+                |k| {
+                    self.store_partial(k, task, group, &columns);
+                    []
+                },
+            );
+        });
+    }
+
+    /// What the positions from `start`, where a block begins, to `end` give.
+    fn columns(&self, k: &mut Builder, task: &Task, start: Value, end: Value) -> Vec<Column> {
+        let matrix = Matrix::new(self.shape);
+        let queries = self.queries(k, &matrix, task);
         let walk = Walk {
-            shape,
+            shape: self.shape,
             tile: self.tile,
             matrix,
-            lane,
-            caches: self.memory.head(k, shape, task.kv_head),
+            lane: task.lane,
+            caches: self.memory.head(k, self.shape, task.kv_head),
             queries,
-            positions,
-            limit: newest,
+            positions: task.positions.clone(),
+            limit: k.add_const(end, -1),
         };
-        let block = self.tile.block(&walk.matrix);
-        let start = match shape.window {
-            None => k.i32(0),
-            Some(window) => {
-                let first = k.add_const(oldest, 1 - i64::from(window));
-                let zero = k.i32(0);
-                let first = k.max(first, zero);
-                let mask = k.i32(-(block as i32));
-                k.and(first, mask)
+        let block = self.tile.block(&matrix);
+        let blocks = Blocks::new(k, &walk, start, block, end, [task.oldest, task.newest]);
+        walk.run(k, &blocks)
+    }
+
+    // ---- shares -----------------------------------------------------------------------------
+
+    /// Vectors of a lane's sums of a column tile.
+    fn vectors(&self) -> u32 {
+        Walk::value_tiles(self.shape) * Matrix::new(self.shape).sums() / VECTOR.lanes
+    }
+
+    /// Bytes of a column tile in scratch: `[vector][lane]`, then the pairs of the lanes.
+    fn column_bytes(&self) -> u32 {
+        self.shape.target.wave * (self.vectors() * VECTOR.bytes() + PAIR.bytes())
+    }
+
+    /// Bytes of a workgroup's results: `[wave][column tile]`.
+    fn partial_bytes(&self) -> u32 {
+        WAVES * self.tile.columns * self.column_bytes()
+    }
+
+    /// Where the wave leaves its results of share `share`: vectors and pair of column tile 0 of this
+    /// lane.
+    fn partial(&self, k: &mut Builder, task: &Task, group: &Group, share: Value) -> [Value; 2] {
+        let before = k.mul(group.index, group.shares);
+        let index = k.add(before, share);
+        let index = k.zext(index, Elem::I64);
+        let bytes = k.mul_const(index, self.partial_bytes().into());
+        let at = k.offset_const(self.split.scratch, plan::SCRATCH_COUNTERS as i64);
+        let at = k.offset(at, bytes);
+        let before = k.mul_const(task.wave, (self.tile.columns * self.column_bytes()).into());
+        let at = k.offset_u32(at, before);
+        let lane = k.lane(self.shape.target);
+        let pairs = self.shape.target.wave * self.vectors() * VECTOR.bytes();
+        let pairs = k.offset_const(at, pairs.into());
+        [(at, VECTOR), (pairs, PAIR)].map(|(at, ty)| {
+            let bytes = k.mul_const(lane, ty.bytes().into());
+            k.offset_u32(at, bytes)
+        })
+    }
+
+    fn store_partial(&self, k: &mut Builder, task: &Task, group: &Group, columns: &[Column]) {
+        let factor = k.float(Elem::F32, Walk::factor(self.shape));
+        let [vectors, pairs] = self.partial(k, task, group, group.share);
+        for (index, column) in columns.iter().enumerate() {
+            let before = i64::from(index as u32 * self.column_bytes());
+            let mut at = k.offset_const(vectors, before);
+            for &sums in &column.sums {
+                for part in 0..sums.ty.lanes / VECTOR.lanes {
+                    let vector = k.slice(sums, part * VECTOR.lanes, VECTOR.lanes);
+                    k.store_aligned(vector, at, VECTOR.bytes());
+                    at = k.offset_const(at, self.vector_stride());
+                }
             }
-        };
-        let end = k.add_const(newest, 1);
-        let blocks = Blocks::new(k, &walk, start, block, end, [oldest, newest]);
-        let columns = walk.run(k, &blocks);
-        for (column, row) in columns.into_iter().zip(rows) {
-            self.store(k, &walk, task, row, &column);
+            let largest = k.mul(column.largest, factor);
+            let pair = pair(k, largest, column.mass);
+            let at = k.offset_const(pairs, before);
+            k.store_aligned(pair, at, PAIR.bytes());
         }
     }
+
+    /// Bytes from one vector of a lane to the next.
+    fn vector_stride(&self) -> i64 {
+        i64::from(self.shape.target.wave * VECTOR.bytes())
+    }
+
+    /// In the last workgroup: the wave's results of all shares.
+    fn combine(&self, k: &mut Builder, task: &Task, group: &Group) {
+        let first = k.udiv(task.start, group.per_share);
+        let last = k.udiv(task.newest, group.per_share);
+        let shares = [first, k.add_const(last, 1)];
+        let columns: Vec<Column> =
+            (0..self.tile.columns).map(|c| self.over_shares(k, task, group, shares, c)).collect();
+        self.store(k, task, &columns);
+    }
+
+    /// A column tile over shares `first` to `end`.
+    fn over_shares(
+        &self,
+        k: &mut Builder,
+        task: &Task,
+        group: &Group,
+        [first, end]: [Value; 2],
+        column: u32,
+    ) -> Column {
+        let before = i64::from(column * self.column_bytes());
+        let load_pair = |k: &mut Builder, pairs: Value| {
+            let at = k.offset_const(pairs, before);
+            let pair = k.load_aligned(at, PAIR, PAIR.bytes());
+            [k.extract(pair, 0), k.extract(pair, 1)]
+        };
+        let start = [k.f32(f32::NEG_INFINITY), k.f32(0.0)];
+        let [top, mass] = k.for_loop(first, end, 1, start, |k, share, [top, mass]| {
+            let [_, pairs] = self.partial(k, task, group, share);
+            let [largest, own] = load_pair(k, pairs);
+            let highest = k.max_number(top, largest);
+            let [decay, weight] = [top, largest].map(|score| weight(k, score, highest));
+            let mass = k.mul(mass, decay);
+            [highest, k.fma(own, weight, mass)]
+        });
+        let mut vectors = vec![];
+        for from in (0..self.vectors()).step_by(AT_ONCE) {
+            let count = (self.vectors() - from).min(AT_ONCE as u32);
+            let zeros = vec![k.zero(VECTOR); count as usize];
+            vectors.extend(k.for_values(first, end, 1, &zeros, |k, share, sums| {
+                let [at, pairs] = self.partial(k, task, group, share);
+                let at = k.offset_const(at, before + i64::from(from) * self.vector_stride());
+                let loaded: Vec<Value> = (0..i64::from(count))
+                    .map(|index| {
+                        let at = k.offset_const(at, index * self.vector_stride());
+                        k.load_aligned(at, VECTOR, VECTOR.bytes())
+                    })
+                    .collect();
+                let [largest, _] = load_pair(k, pairs);
+                let weight = weight(k, largest, top);
+                let weight = k.splat(weight, VECTOR.lanes);
+                let pairs = loaded.into_iter().zip(sums);
+                pairs.map(|(vector, &sum)| k.fma(vector, weight, sum)).collect()
+            }));
+        }
+        let per_tile = (Matrix::new(self.shape).sums() / VECTOR.lanes) as usize;
+        let tiles = vectors.chunks_exact(per_tile);
+        let sums = tiles.map(|vectors| match *vectors {
+            [low, high] => k.concat(low, high),
+            _ => vectors[0],
+        });
+        Column { sums: sums.collect(), largest: top, mass }
+    }
+
+    // ---- rows -------------------------------------------------------------------------------
 
     /// Combines a number over all rows; uniform.
     fn over_rows(
@@ -187,22 +438,14 @@ impl Prefill<'_> {
     }
 
     /// The queries in f16; rows that are not there are zeros.
-    fn queries(
-        &self,
-        k: &mut Builder,
-        matrix: &Matrix<'_>,
-        lane: Lane,
-        task: &Task,
-        rows: &[Value],
-        wave: Value,
-    ) -> Queries {
-        let shape = self.shape;
+    fn queries(&self, k: &mut Builder, matrix: &Matrix<'_>, task: &Task) -> Queries {
+        let (shape, lane) = (self.shape, task.lane);
         let before = k.mul_const(task.head, i64::from(shape.head_dim) * 4);
         let head = k.offset_u32(self.memory.queries, before);
         let buffer = k.resource(head, shape.target);
         let steps = Walk::steps(shape, matrix);
+        let rows = task.rows.iter();
         let by_column: Vec<Vec<Value>> = rows
-            .iter()
             .map(|&row| {
                 let lanes = self.query_lanes(k, matrix, lane, row);
                 (0..steps)
@@ -214,7 +457,7 @@ impl Prefill<'_> {
             })
             .collect();
         if self.tile.shared_queries {
-            return self.share(k, matrix, lane, &by_column, wave);
+            return self.share(k, matrix, lane, &by_column, task.wave);
         }
         let spread = |k: &mut Builder, chunks: Vec<Value>| -> Vec<Value> {
             chunks.into_iter().map(|chunk| matrix.spread(k, lane, chunk)).collect()
@@ -279,15 +522,21 @@ impl Prefill<'_> {
         Queries::Shared(addresses)
     }
 
-    /// Normalized results of a column tile's rows.
-    fn store(&self, k: &mut Builder, walk: &Walk<'_>, task: &Task, row: Value, column: &Column) {
+    /// Normalized results.
+    fn store(&self, k: &mut Builder, task: &Task, columns: &[Column]) {
+        for (&row, column) in task.rows.iter().zip(columns) {
+            self.store_column(k, task, row, column);
+        }
+    }
+
+    fn store_column(&self, k: &mut Builder, task: &Task, row: Value, column: &Column) {
         let shape = self.shape;
         let there = k.cmp(Cmp::Lt, row, self.tokens);
         k.if_then(there, |k| {
             let before = k.mul_const(task.head, i64::from(shape.head_dim) * 4);
             let head = k.offset_u32(self.memory.result, before);
             let before = k.mul_const(row, i64::from(shape.heads * shape.head_dim) * 4);
-            let first = walk.matrix.first_element(k, walk.lane.g);
+            let first = Matrix::new(shape).first_element(k, task.lane.g);
             let bytes = k.mul_const(first, 4);
             let before = k.add(before, bytes);
             let at = k.offset_u32(head, before);

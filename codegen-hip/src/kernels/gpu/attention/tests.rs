@@ -244,6 +244,33 @@ fn prefill_of_1_to_100_tokens() {
     check(&attr(9, 3, 64), Variant::Prefill, &shapes);
 }
 
+/// Few rows after many positions: workgroups for the whole chip, and waves that walk a part of the
+/// positions only.
+#[test]
+fn prefill_of_few_tokens_after_many() {
+    for chip in CHIPS.map(target) {
+        let Target::Gpu(gpu) = &chip else { panic!("a GPU") };
+        let attr = attr(9, 3, 64);
+        let runner = runner(&attr, Variant::Prefill, &chip);
+        let workgroups = |symbols: &[i64]| runner.source.items.eval(symbols).unwrap() as u32;
+        assert!(workgroups(&[1, 9000, 9000]) >= gpu.compute_units);
+        assert!(workgroups(&[512, 9000, 9000]) <= 2 * gpu.compute_units);
+        for (tokens, length) in [(1, 4100), (16, 2048), (40, 3000)] {
+            let case = Case::new(&attr, tokens, length - tokens, length);
+            let (outcome, error) = case.check(&runner, &chip, F16_ROUNDING);
+            let statistics = &outcome.statistics;
+            eprintln!(
+                "{}: T={tokens} S={length}: {} workgroups, {} waves, {} instructions, \
+                 error {error:.1e}",
+                chip.name(),
+                statistics.workgroups,
+                statistics.waves,
+                statistics.instructions,
+            );
+        }
+    }
+}
+
 #[test]
 fn prefill_of_heads_of_all_sizes() {
     for (head_dim, heads, kv_heads) in
@@ -345,7 +372,7 @@ fn decode_depends_on_the_capacity_alone() {
 /// planned, and nothing spilled.
 #[test]
 fn as_many_waves_as_planned() {
-    for (chip, head_dim) in CHIPS.iter().flat_map(|c| [64, 72, 128, 256].map(|d| (c, d))) {
+    for (chip, head_dim) in CHIPS.iter().flat_map(|c| [64, 72, 80, 128, 256].map(|d| (c, d))) {
         let chip = target(chip);
         for (variant, window) in [(Variant::Prefill, None), (Variant::Decode, Some(100))] {
             let attr = AttentionAttr { window, ..attr(6, 2, head_dim) };

@@ -21,10 +21,11 @@ use std::f64::consts::LOG2_E;
 const HEADROOM: f64 = 14.0;
 /// Stands for the largest score where there is none: finite, so that differences are no NaN.
 const NONE_YET: f32 = -1e30;
-/// Registers of a row besides its sums: largest score, mass, decay, position.
-const COLUMN_STATE: u32 = 4;
-/// Registers for all that is short-lived: exponents, comparisons, and what the scheduler mixes.
-const BESIDES: u32 = 20;
+/// Registers of a row besides its sums: largest score, mass, decay, position, number.
+const COLUMN_STATE: u32 = 5;
+/// Registers for all that is short-lived (exponents, comparisons, addresses of results), and those
+/// that stay empty as vectors need neighbours.
+const BESIDES: u32 = 32;
 /// 16 bytes of the cache.
 const LOADED: Ty = Elem::I32.vec(4);
 
@@ -334,19 +335,17 @@ impl<'a> Walk<'a> {
         // First scores, then the operands that they become, with masks for the values.
         let scores = tile.columns * tile.spans * CHUNK;
         let operands = tile.columns * tile.spans * operand + tile.spans * loads * LOADED.lanes;
+        // What f16 leaves of probabilities; powers beside scores.
         let rest = if tile.split { CHUNK } else { 0 };
-        let in_flight = tile.depth * loads * LOADED.lanes;
+        let powers = if shape.softcap.is_some() { CHUNK } else { 0 };
+        // Loads in place of those of some fragments may begin before these are used.
+        let in_flight = (tile.depth + tile.mixed() as u32) * loads * LOADED.lanes;
         // The last step, or tile, has others where not all lanes have a part of it.
         let whole = shape.chunks().is_multiple_of(matrix.groups())
             && shape.head_dim.is_multiple_of(COLUMNS);
         let addresses = tile.spans * (matrix.tiles() + loads) * if whole { 1 } else { 2 };
-        tile.columns * (sums + queries)
-            + scores.max(operands)
-            + rest
-            + in_flight
-            + 2 * operand
-            + addresses
-            + BESIDES
+        let columns = tile.columns * (sums + queries) + scores.max(operands);
+        columns + rest + powers + in_flight + 2 * operand + addresses + BESIDES
     }
 
     // ---- loads ------------------------------------------------------------------------------
