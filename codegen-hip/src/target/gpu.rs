@@ -145,17 +145,16 @@ impl GpuTarget {
     }
 
     /// Waves that a SIMD can hold at once, of workgroups of `workgroup` work-items with `registers`
-    /// registers each and `lds_bytes` bytes of LDS together: bounded by registers, and by the LDS
-    /// that the SIMDs of a compute unit (of RDNA: a workgroup processor) share.
+    /// registers each and `lds_bytes` bytes of LDS together: bounded by registers, and by the whole
+    /// workgroups for which the SIMDs that share LDS have room.
     pub fn occupancy(&self, registers: u32, lds_bytes: u32, workgroup: u32) -> u32 {
-        let by_registers = self.vector_registers.waves(registers);
         let waves = workgroup.div_ceil(self.wave).max(1);
+        let by_slots = self.vector_registers.max_waves * self.simds() / waves;
         // Both halves of a workgroup processor have their own.
         let shared = if self.wave == 32 { 2 * self.lds_bytes } else { self.lds_bytes };
-        match shared.checked_div(lds_bytes) {
-            None => by_registers,
-            Some(groups) => by_registers.min((groups * waves).div_ceil(self.simds())),
-        }
+        let by_lds = shared.checked_div(lds_bytes).unwrap_or(by_slots);
+        let groups = by_slots.min(by_lds);
+        self.vector_registers.waves(registers).min((groups * waves).div_ceil(self.simds()))
     }
 
     /// SIMDs that a workgroup's waves are spread over, and that share LDS: those of a compute unit,
@@ -178,6 +177,18 @@ impl GpuTarget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Nobody may ask for more than whole workgroups give: LLVM warns.
+    #[test]
+    fn workgroups_are_resident_as_a_whole() {
+        let gpu = |name| GpuTarget::from_name(name).unwrap();
+        assert_eq!(gpu("gfx1100").occupancy(32, 0, 160), 15);
+        assert_eq!(gpu("gfx942").occupancy(32, 0, 320), 8);
+        assert_eq!(gpu("gfx942").occupancy(32, 0, 3 * 64), 8);
+        assert_eq!(gpu("gfx942").occupancy(128, 0, 256), 4);
+        assert_eq!(gpu("gfx942").occupancy(32, 20 << 10, 256), 3);
+        assert_eq!(gpu("gfx1100").occupancy(32, 20 << 10, 128), 6);
+    }
 
     #[test]
     fn every_row_of_a_result_is_held_once() {
