@@ -44,6 +44,8 @@ pub enum CompilerCommand {
     Opt(OptArgs),
     /// List the targets that models can be compiled for
     Targets(ListArgs),
+    /// Check every kernel of a model against the interpreter, on a device
+    Verify(VerifyArgs),
     /// What the runner does, too.
     #[command(flatten)]
     Runner(RunnerCommand),
@@ -95,6 +97,45 @@ pub struct OptArgs {
     pub output: Option<PathBuf>,
     /// Print what each pass did as one JSON object
     #[arg(long, requires = "output")]
+    pub json: bool,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Directory with config.json and *.safetensors, a .gguf file, with --synthetic-weights a
+    /// config.json; or a .wl file that --reproducer wrote
+    pub model: PathBuf,
+    /// Target to compile for; `waveloom targets` lists them [default: cpu, or the reproducer's]
+    #[arg(long, value_name = "TARGET")]
+    pub target: Option<String>,
+    /// Where to run.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Dtype of matrix weights
+    #[arg(long, default_value = "keep")]
+    pub dtype: String,
+    /// Take the model's shapes from its config.json, and weights drawn with this seed
+    #[arg(long, value_name = "SEED")]
+    pub synthetic_weights: Option<u64>,
+    /// Seed of the prompt, and of drawn tokens
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Length of the prompt
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tokens: u32,
+    /// Decode steps after it
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub steps: u32,
+    /// Check at most so many launches of a kernel in each step, for large models [default: all]
+    #[arg(long, value_name = "N")]
+    pub launches_per_kernel: Option<usize>,
+    /// Keep the first wrong launch of each kernel in this directory, as a module of one op with its
+    /// inputs, which `verify` runs again
+    #[arg(long, value_name = "DIR")]
+    pub reproducer: Option<PathBuf>,
+    /// Print one JSON object, and no progress
+    #[arg(long)]
     pub json: bool,
 }
 

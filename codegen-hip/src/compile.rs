@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use waveloom_ir::storage::{StorageError, weight_bytes};
 use waveloom_ir::{Module, WeightId, Weights};
-use waveloom_passes::{self as passes, PassEvent, PassOptions, WeightDtype};
+use waveloom_passes::{self as passes, PassEvent, PassOptions, Schedule, WeightDtype};
 use waveloom_plan as plan;
 use waveloom_plan::artifact::{code_section, plan_section, weight_section};
 use waveloom_plan::{ArtifactInfo, Section, write_artifact};
@@ -165,11 +165,7 @@ pub fn compile(
     if options.targets.is_empty() {
         return Err(CompileError::NoTarget);
     }
-    let mut clock = Clock::new(observer);
-    let mut compiled = vec![];
-    for target in &options.targets {
-        compiled.push(compile_target(&source, target, options.dtype, &mut clock)?);
-    }
+    let (compiled, mut clock) = compile_targets(&source, options, observer)?;
     clock.phase("write");
     let file_bytes = write(&source, &compiled, output)?;
     clock.finish();
@@ -181,6 +177,18 @@ pub fn compile(
         memory: c.lowered.plan.memory.clone(),
     });
     Ok(CompileReport { targets: targets.collect(), phases: clock.phases, file_bytes })
+}
+
+/// Compiles `source` for each target, all but the weights: [`write`] does the rest.
+pub fn compile_targets<'o>(
+    source: &Source<'_>,
+    options: &CompileOptions,
+    observer: &'o mut dyn Observer,
+) -> Result<(Vec<CompiledTarget>, Clock<'o>), CompileError> {
+    let mut clock = Clock::new(observer);
+    let compile = |target| compile_target(source, target, options.dtype, &mut clock);
+    let compiled = options.targets.iter().map(compile).collect::<Result<_, _>>()?;
+    Ok((compiled, clock))
 }
 
 /// Times phases and tells the observer.
@@ -232,9 +240,20 @@ pub fn compile_target(
     })?;
     clock.phase("schedule");
     let schedule = passes::schedule(&module)?;
-    let memory = passes::plan_memory(&module, &schedule)?;
-    passes::check_memory(&schedule, &module, &memory)?;
-    let mut lowered = lower_schedule(&module, &schedule, &memory, target, &source.stop_tokens)?;
+    compile_schedule(source, module, &schedule, target, clock)
+}
+
+/// Compiles a schedule of `module`, the source's module after the passes.
+pub fn compile_schedule(
+    source: &Source<'_>,
+    module: Module,
+    schedule: &Schedule,
+    target: &Target,
+    clock: &mut Clock<'_>,
+) -> Result<CompiledTarget, CompileError> {
+    let memory = passes::plan_memory(&module, schedule)?;
+    passes::check_memory(schedule, &module, &memory)?;
+    let mut lowered = lower_schedule(&module, schedule, &memory, target, &source.stop_tokens)?;
     if let Some(seed) = source.synthetic {
         let fills = synthetic_fills(&module, &lowered.weights, source.weights, target)?;
         lowered.plan.synthetic = Some(plan::Synthetic { seed, fills });
@@ -316,7 +335,7 @@ fn compile_kernels(
 }
 
 /// Writes the artifact; gives its size in bytes.
-fn write(
+pub fn write(
     source: &Source<'_>,
     compiled: &[CompiledTarget],
     output: &Path,

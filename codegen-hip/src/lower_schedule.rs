@@ -49,6 +49,9 @@ pub struct Lowered {
     pub kernels: Vec<KernelSource>,
     /// Weights, in the order of the constants segment.
     pub weights: Vec<WeightId>,
+    /// The step of the schedule that each launch stands for, by program and launch of the plan; `None`
+    /// for the choice of a token. A step's buffers have the same index in the plan.
+    pub origins: Vec<Vec<Option<Step>>>,
 }
 
 impl Lowered {
@@ -78,6 +81,9 @@ pub fn lower_schedule(
     let sample = kernels.launch(sampler.kernel.clone(), &sampler.buffers, &sampler.writes);
     decode.launches.push(sample.clone());
     let sample = plan::Program { name: "sample".into(), launches: vec![sample] };
+    let steps: Vec<Option<Step>> = schedule.steps.iter().cloned().map(Some).collect();
+    let decoded = steps.iter().cloned().chain([None]).collect();
+    let origins = vec![steps, decoded, vec![None]];
     let weight_bytes_per_token = buffers.streamed_weights(&kernels, &decode);
     let scratch = kernels.sources.iter().map(|k| k.scratch_bytes).max().unwrap_or(0);
     let plan = plan::Plan {
@@ -121,7 +127,7 @@ pub fn lower_schedule(
             arena_lower_bound: memory.lower_bound,
         },
     };
-    Ok(Lowered { plan, kernels: kernels.sources, weights: buffers.weights })
+    Ok(Lowered { plan, kernels: kernels.sources, weights: buffers.weights, origins })
 }
 
 /// The three symbols with the module's bounds, in the plan's order.

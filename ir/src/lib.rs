@@ -16,6 +16,7 @@ pub mod expr;
 pub mod infer;
 pub mod interp;
 pub mod module;
+pub mod numerics;
 pub mod op;
 pub mod sample;
 pub mod storage;
@@ -33,6 +34,7 @@ pub use interp::{InterpError, Interpreter, Tensor};
 pub use module::{
     FuncId, Function, Inst, InstId, Module, Symbol, SymbolId, Value, ValueId, Weight, WeightId,
 };
+pub use numerics::Numerics;
 pub use op::{AttentionAttr, DecodeLoopAttr, Family, GemmAttr, GemmOutput, Op, Prologue, Store};
 pub use storage::{StorageError, weight_bytes};
 pub use text::{ParseError, parse, print};

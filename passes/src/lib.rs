@@ -39,3 +39,4 @@ pub use pass::{
 };
 pub use plan_memory::{MemoryPlan, PlanError, plan_memory};
 pub use schedule::{Buffer, BufferId, BufferKind, Schedule, ScheduleError, Step, schedule};
+pub use storage::updated_operand;

@@ -92,7 +92,7 @@ impl StorageClasses {
 }
 
 /// The operand that result `result` of `op` is the updated version of.
-pub(crate) fn updated_operand(op: &Op, result: usize) -> Option<usize> {
+pub fn updated_operand(op: &Op, result: usize) -> Option<usize> {
     match op {
         Op::CacheAppend {} => Some(0),
         Op::Gemm { attr } => match attr.outputs.get(result)?.store {

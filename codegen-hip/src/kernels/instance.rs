@@ -3,7 +3,7 @@
 use super::{ArgRole, KernelError, KernelSource, Variant, extent_expr};
 use crate::lower_schedule::{CACHE_LENGTH, STEP_TOKENS};
 use crate::mlir::{Builder, Value};
-use waveloom_ir::{DType, Dim, Function, Inst, Module, Op, Type, ValueId};
+use waveloom_ir::{DType, Dim, Function, Inst, Module, Numerics, Op, Type, ValueId};
 use waveloom_plan as plan;
 
 /// One application of a macro-op, and what its kernel is made for.
@@ -195,6 +195,7 @@ impl Draft {
             scratch_bytes,
             streams_weights: false,
             work: None,
+            numerics: Numerics::default(),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::Target;
 use crate::lower::KernelText;
 use instance::Instance;
 use thiserror::Error;
-use waveloom_ir::{Dim, Function, InstId, Module};
+use waveloom_ir::{Dim, Function, InstId, Module, Numerics};
 use waveloom_plan as plan;
 
 /// The symbols of every plan, in the plan's order: step tokens, cache length, cache capacity.
@@ -75,6 +75,8 @@ pub struct KernelSource {
     pub streams_weights: bool,
     /// What a launch cannot do without.
     pub work: Option<plan::Work>,
+    /// How it rounds.
+    pub numerics: Numerics,
 }
 
 impl KernelSource {

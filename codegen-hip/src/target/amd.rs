@@ -54,6 +54,7 @@ pub(super) fn chip(name: &str) -> Option<GpuTarget> {
         matrix_rate: 181e12,
         layout: MatrixLayout::Mfma,
         matrix_ops: CDNA3.to_vec(),
+        flushes_factors: true,
         converts_bf16: false,
     };
     let rdna = GpuTarget {
@@ -67,6 +68,7 @@ pub(super) fn chip(name: &str) -> Option<GpuTarget> {
         matrix_rate: 123e12,
         layout: MatrixLayout::Wmma3,
         matrix_ops: RDNA3.to_vec(),
+        flushes_factors: false,
         ..cdna.clone()
     };
     match name {
@@ -78,6 +80,7 @@ pub(super) fn chip(name: &str) -> Option<GpuTarget> {
             dies: 8,
             bandwidth: 5.3e12,
             matrix_rate: 1307e12,
+            flushes_factors: false,
             ..cdna
         }),
         "gfx950" => Some(GpuTarget {
@@ -90,6 +93,7 @@ pub(super) fn chip(name: &str) -> Option<GpuTarget> {
             bandwidth: 8e12,
             matrix_rate: 2516e12,
             matrix_ops: CDNA4.to_vec(),
+            flushes_factors: false,
             converts_bf16: true,
             ..cdna
         }),

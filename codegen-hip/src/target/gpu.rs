@@ -2,6 +2,7 @@
 
 use super::amd;
 use crate::mlir::Elem;
+use waveloom_ir::numerics::Rounding;
 
 /// A GPU.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +31,8 @@ pub struct GpuTarget {
     pub layout: MatrixLayout,
     /// Matrix operations, one per type.
     pub matrix_ops: Vec<MatrixOp>,
+    /// Whether matrix operations take subnormal f16 for zeros.
+    pub flushes_factors: bool,
     /// Whether an instruction rounds f32 to bf16.
     pub converts_bf16: bool,
 }
@@ -166,6 +169,15 @@ impl GpuTarget {
     /// Groups of 16 lanes in a wave.
     pub fn groups(&self) -> u32 {
         self.wave / 16
+    }
+
+    /// How a number becomes a factor of this type.
+    pub fn rounding(&self, factors: MatrixType) -> Rounding {
+        match factors {
+            MatrixType::F16 => Rounding::F16 { flushes: self.flushes_factors },
+            MatrixType::Bf16 => Rounding::Bf16,
+            MatrixType::F32 => Rounding::None,
+        }
     }
 
     /// The matrix operation on factors of a type, where the chip has one.

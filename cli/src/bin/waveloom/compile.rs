@@ -63,7 +63,7 @@ fn import_options(args: &CompileArgs) -> ImportOptions {
 }
 
 /// The error, with the option that it is about.
-fn failure(error: ImportError) -> Failure {
+pub fn failure(error: ImportError) -> Failure {
     let config_only = matches!(error, ImportError::ConfigOnly { .. });
     let failure = Failure::from(error);
     match config_only {
@@ -73,6 +73,17 @@ fn failure(error: ImportError) -> Failure {
 }
 
 fn source(imported: &Imported, synthetic: Option<u64>) -> Result<Source<'_>, Failure> {
+    Ok(Source {
+        module: imported.module.clone(),
+        weights: &imported.weights,
+        synthetic,
+        stop_tokens: imported.info.stop_tokens.clone(),
+        sections: sections(imported)?,
+    })
+}
+
+/// What goes along with a model.
+pub fn sections(imported: &Imported) -> Result<Vec<(String, Vec<u8>)>, Failure> {
     let mut sections = vec![];
     let texts = [
         ("tokenizer.json", &imported.tokenizer_json),
@@ -85,13 +96,7 @@ fn source(imported: &Imported, synthetic: Option<u64>) -> Result<Source<'_>, Fai
     }
     let generation = serde_json::to_vec(&imported.generation_config)?;
     sections.push(("generation_config.json".to_string(), generation));
-    Ok(Source {
-        module: imported.module.clone(),
-        weights: &imported.weights,
-        synthetic,
-        stop_tokens: imported.info.stop_tokens.clone(),
-        sections,
-    })
+    Ok(sections)
 }
 
 /// Passes on what happens to the user.

@@ -7,6 +7,7 @@ mod dump;
 mod opt;
 mod progress;
 mod targets;
+mod verify;
 
 use clap::builder::PossibleValuesParser;
 use clap::{CommandFactory, FromArgMatches};
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
 fn command() -> clap::Command {
     let dtypes = WeightDtype::CONVERTIBLE.iter().map(|dtype| dtype.name());
     let dtypes = PossibleValuesParser::new(["keep"].into_iter().chain(dtypes));
+    let dtypes_again = dtypes.clone();
     let passes = || PASSES.iter().map(|pass| pass.name);
     let print_after = PossibleValuesParser::new(["all", dump::IMPORT].into_iter().chain(passes()));
     let passes = PossibleValuesParser::new(["all"].into_iter().chain(passes()));
@@ -36,6 +38,11 @@ fn command() -> clap::Command {
                 .mut_arg("dtype", |arg| arg.value_parser(dtypes))
                 .mut_arg("print_ir_after", |arg| arg.value_parser(print_after))
         })
+        .mut_subcommand("verify", |verify| {
+            verify
+                .mut_arg("target", |arg| arg.value_parser(Target::NAMES.to_vec()))
+                .mut_arg("dtype", |arg| arg.value_parser(dtypes_again))
+        })
         .mut_subcommand("opt", |opt| opt.mut_arg("passes", |arg| arg.value_parser(passes)))
 }
 
@@ -44,6 +51,7 @@ fn run(command: &CompilerCommand) -> Result<(), Failure> {
         CompilerCommand::Compile(args) => compile::run(args),
         CompilerCommand::Opt(args) => opt::run(args),
         CompilerCommand::Targets(args) => targets::run(args),
+        CompilerCommand::Verify(args) => verify::run(args),
         CompilerCommand::Runner(command) => waveloom_cli::runner_command(command),
     }
 }

@@ -25,6 +25,7 @@ use crate::kernels::instance::Draft;
 use crate::kernels::{KernelError, KernelSource, Variant};
 use crate::mlir::{Builder, Elem, Value};
 use crate::target::{GpuTarget, MatrixOp, MatrixType};
+use waveloom_ir::numerics::{Factors, Numerics, Rounding, Sums};
 use waveloom_ir::{AttentionAttr, DType, Layout};
 use waveloom_plan as plan;
 
@@ -117,6 +118,12 @@ impl<'a> Shape<'a> {
             target: op.target,
             op: matrix,
         })
+    }
+
+    /// How a kernel rounds that rounds queries and probabilities so.
+    fn numerics(&self, rounding: Rounding) -> Numerics {
+        let product = Factors { activations: rounding, matrix: Rounding::None, sums: Sums::Matrix };
+        Numerics { products: vec![product; 2] }
     }
 
     /// Query heads that read one KV head.

@@ -18,6 +18,7 @@ use crate::mlir::{Builder, Elem, Ty, Value};
 use crate::pack::{BLOCK, PackedLayout};
 use crate::target::CpuTarget;
 use waveloom_ir::DType;
+use waveloom_ir::numerics::{Factors, Numerics, Rounding};
 
 /// K is padded to a multiple of this in the plain forms.
 pub(super) const STEP: u64 = 4;
@@ -73,6 +74,18 @@ impl Form {
             Form::Int8(_) => 1,
         }
     }
+}
+
+/// How the kernel of `spec` rounds.
+pub(super) fn numerics(spec: &GemmSpec, target: &CpuTarget) -> Numerics {
+    let rounding = |form| match form {
+        Form::F32 => Rounding::None,
+        Form::Bf16 => Rounding::Bf16,
+        Form::Int8(_) => Rounding::Fixed { largest: LARGEST_QUANT as u16 },
+    };
+    let forms = spec.weights.iter().map(|weight| Form::of(weight, &spec.rows, target));
+    let product = |form| Factors { activations: rounding(form), ..Factors::default() };
+    Numerics { products: forms.map(product).collect() }
 }
 
 /// Where the forms that a kernel uses lie in scratch: offsets in bytes.

@@ -116,6 +116,7 @@ pub fn kernel(
         scratch_bytes: gemm.scratch_bytes,
         streams_weights: true,
         work: None,
+        numerics: activations::numerics(spec, target),
     })
 }
 

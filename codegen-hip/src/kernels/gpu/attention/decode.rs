@@ -19,6 +19,7 @@ use crate::kernels::instance::Draft;
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Ty, Value};
 use crate::target::MatrixLayout;
+use waveloom_ir::numerics::Rounding;
 use waveloom_plan as plan;
 
 /// Waves of a workgroup.
@@ -82,7 +83,9 @@ pub(super) fn kernel(
     let partial = u64::from(decode.partial_bytes()) * u64::from(split.shares * counters);
     let scratch_bytes = plan::SCRATCH_COUNTERS + partial;
     let grid = i64::from(counters * split.shares);
-    Some(draft.finish(shape.summary("decode"), grid.into(), scratch_bytes))
+    let numerics = shape.numerics(Rounding::TwoF16);
+    let source = draft.finish(shape.summary("decode"), grid.into(), scratch_bytes);
+    Some(KernelSource { numerics, ..source })
 }
 
 /// What fits the registers.

@@ -17,7 +17,7 @@ use crate::kernels::instance::Draft;
 use crate::lower_schedule::CACHE_LENGTH;
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Ty, Value};
-use crate::target::MatrixLayout;
+use crate::target::{MatrixLayout, MatrixType};
 use waveloom_plan as plan;
 
 /// Waves of a workgroup.
@@ -59,7 +59,9 @@ pub(super) fn kernel(
     let partials = most_partials(shape, &tile, most) * u64::from(prefill.partial_bytes());
     let dies = shape.target.dies;
     let grid = number(dies) * ceil_div(groups * shares, number(dies));
-    draft.finish(shape.summary("prefill"), grid, plan::SCRATCH_COUNTERS + partials)
+    let numerics = shape.numerics(shape.target.rounding(MatrixType::F16));
+    let scratch_bytes = plan::SCRATCH_COUNTERS + partials;
+    KernelSource { numerics, ..draft.finish(shape.summary("prefill"), grid, scratch_bytes) }
 }
 
 /// Positions are shared as long as there are fewer workgroups than this: compute units, and no

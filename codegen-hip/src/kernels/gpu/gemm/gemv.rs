@@ -59,7 +59,8 @@ pub fn kernel(
     gemv.emit(&mut draft.builder, &env)?;
     draft.builder.plan_registers(gemv.registers(), target);
     let source = draft.finish(description.summary(), gemv.items(), 0);
-    Ok(KernelSource { streams_weights: true, ..source })
+    let numerics = activations::numerics(spec);
+    Ok(KernelSource { streams_weights: true, numerics, ..source })
 }
 
 /// Where a workgroup works.

@@ -32,6 +32,8 @@ use crate::target::{GpuTarget, MatrixLayout};
 use activations::{Activations, Norm, PIECE, Source};
 use division::Share;
 use product::Product;
+use waveloom_ir::DType;
+use waveloom_ir::numerics::{Factors, Numerics, Rounding, Sums};
 use waveloom_plan as plan;
 use weights::Weights;
 
@@ -78,6 +80,7 @@ pub fn kernel(
     let summary = spec.description().summary();
     let mut source = draft.finish(summary, gemm.workgroups(), gemm.scratch_bytes());
     source.streams_weights = true;
+    source.numerics = gemm.numerics();
     Ok(source)
 }
 
@@ -166,6 +169,19 @@ impl<'a> Gemm<'a> {
             first += part.tiles(config.columns);
         }
         Ok(Gemm { spec, most_rows, config, target, families })
+    }
+
+    /// How it rounds: both factors, to what the matrix operation takes.
+    fn numerics(&self) -> Numerics {
+        let product = |layout: &GpuLayout| {
+            let factors = fragments::factors(layout.dtype);
+            let rounding = factors.map_or(Rounding::None, |ty| self.target.rounding(ty));
+            // What is stored as factors are needs no rounding.
+            let stored = matches!(layout.dtype, DType::F16 | DType::BF16 | DType::F32);
+            let matrix = if stored { Rounding::None } else { rounding };
+            Factors { activations: rounding, matrix, sums: Sums::Matrix }
+        };
+        Numerics { products: self.spec.weights.iter().map(product).collect() }
     }
 
     /// Tiles of columns of all sections.

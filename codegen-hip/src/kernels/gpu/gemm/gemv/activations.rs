@@ -22,7 +22,9 @@ use super::tile::TileConfig;
 use crate::kernels::gpu::gemm::{Env, GemmSpec, split};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Ty, Value};
+use crate::pack::gpu::GpuLayout;
 use crate::target::GpuTarget;
+use waveloom_ir::numerics::{Factors, Numerics, Rounding};
 
 /// Elements of a quantized block.
 const BLOCK: u32 = 32;
@@ -40,6 +42,18 @@ const SMALLEST: f32 = 1e-30;
 const PADDING: u32 = 4;
 /// Loads of a work-item under way at a time.
 const LOADS: u32 = 8;
+
+/// How the kernel of `spec` rounds: x for quantized weights, nothing else.
+pub(super) fn numerics(spec: &GemmSpec) -> Numerics {
+    let product = |layout: &GpuLayout| match layout.dtype.is_block() {
+        false => Factors::default(),
+        true => {
+            let activations = Rounding::Fixed { largest: LARGEST as u16 };
+            Factors { activations, ..Factors::default() }
+        }
+    };
+    Numerics { products: spec.weights.iter().map(product).collect() }
+}
 
 /// How x is staged.
 #[derive(Clone, Debug)]
