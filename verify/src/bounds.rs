@@ -125,7 +125,7 @@ pub fn bounds(
             let (cache, new) = (operands[0].reals(), operands[1].reals());
             let errors = vec![0.0; new.len()];
             let values = Approximate { values: new, errors };
-            vec![appended(cache.len(), &operands[2].ints(), operands[2].shape(), values, dtypes[0])]
+            vec![appended(cache.len(), &operands[2].ints(), operands[0].shape(), values, dtypes[0])]
         }
         // No kernel computes another op on numbers that round.
         _ => results.iter().map(|result| vec![0.0; result.data.len()]).collect(),

@@ -291,7 +291,18 @@ mod tests {
 
     #[test]
     fn a_wrong_kernel_is_named_with_its_numbers() {
-        assert_snapshot!(report().text(joined), @"");
+        assert_snapshot!(report().text(joined), @r"
+        tiny for gfx942 on a GPU: 9 prompt tokens, 2 decode steps
+          kernel | launches | error | relative | bound | of bound |  |
+          gemm | 4 | 1.0e-5 | 5.0e-6 | 1.0e-3 | 1.0% | ok | gemm q4_1 [T,64]x[96,64]
+          gemm_1 | 4 | 5.0e-1 | 2.5e-1 | 1.0e-3 | 500 x | WRONG | gemm q4_1 [T,64]x[96,64]
+          sample | 0 | 0 | 0 | - | - | not run | gemm q4_1 [T,64]x[96,64]
+        gemm_1: 3 of 96 numbers of `layer.1.gemm` are wrong (gemm, decode 1, launch 7)
+          [2, 17] is 1.5, should be 1: off by 5.000e-1, may be 1.000e-3
+          [2, 17] is NaN, should be 1: off by NaN, may be 1.000e-3
+          reproducer: out/gemm_1-decode-7.wl
+        wrong: gemm_1
+        ");
     }
 
     #[test]
