@@ -66,6 +66,10 @@ pub struct CompileArgs {
     /// Dtype of matrix weights
     #[arg(long, default_value = "keep")]
     pub dtype: String,
+    /// How the decode step runs on GPUs: launches, persistent (one kernel that stays on every
+    /// compute unit) or persistent:N (on N of them)
+    #[arg(long, value_name = "FORM", default_value = "launches")]
+    pub decode: String,
     /// Largest context length that can be asked for when the file is run
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_context: Option<u32>,

@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::args::DeviceArgs;
-use crate::format;
+use crate::{format, output};
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 use waveloom_plan::{Artifact, Plan};
@@ -25,7 +25,11 @@ pub fn session(
     let session =
         Session::load_with_progress(artifact, options, &mut |progress| meter.show(progress));
     meter.clear();
-    Ok(session?)
+    let session = session?;
+    if let Some(notice) = session.notice() {
+        output::note(notice);
+    }
+    Ok(session)
 }
 
 /// A line that says how far the weights are.

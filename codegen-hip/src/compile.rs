@@ -7,6 +7,7 @@ use crate::lower::{CompiledKernel, KernelDump, compile as compile_kernel};
 use crate::lower_schedule::{LowerError, Lowered, lower_schedule};
 use crate::pack::synthetic::{drawn_weight, given_weight};
 use crate::pack::{pack_weight, packed_bytes};
+use crate::persistent::{self, DecodeForm};
 use crate::target::Target;
 use std::collections::HashMap;
 use std::io;
@@ -44,6 +45,8 @@ pub struct CompileOptions {
     pub targets: Vec<Target>,
     /// Dtype of matrix weights.
     pub dtype: WeightDtype,
+    /// How the decode step runs on GPUs.
+    pub decode: DecodeForm,
 }
 
 /// Watches a compilation.
@@ -186,7 +189,7 @@ pub fn compile_targets<'o>(
     observer: &'o mut dyn Observer,
 ) -> Result<(Vec<CompiledTarget>, Clock<'o>), CompileError> {
     let mut clock = Clock::new(observer);
-    let compile = |target| compile_target(source, target, options.dtype, &mut clock);
+    let compile = |target| compile_target(source, target, options, &mut clock);
     let compiled = options.targets.iter().map(compile).collect::<Result<_, _>>()?;
     Ok((compiled, clock))
 }
@@ -223,12 +226,12 @@ impl<'o> Clock<'o> {
 pub fn compile_target(
     source: &Source<'_>,
     target: &Target,
-    dtype: WeightDtype,
+    options: &CompileOptions,
     clock: &mut Clock<'_>,
 ) -> Result<CompiledTarget, CompileError> {
     clock.phase("passes");
     let pass_options = PassOptions {
-        dtype,
+        dtype: options.dtype,
         stop_tokens: source.stop_tokens.clone(),
         layout: target.layout(),
         ..PassOptions::default()
@@ -240,7 +243,7 @@ pub fn compile_target(
     })?;
     clock.phase("schedule");
     let schedule = passes::schedule(&module)?;
-    compile_schedule(source, module, &schedule, target, clock)
+    compile_schedule(source, module, &schedule, target, options.decode, clock)
 }
 
 /// Compiles a schedule of `module`, the source's module after the passes.
@@ -249,11 +252,22 @@ pub fn compile_schedule(
     module: Module,
     schedule: &Schedule,
     target: &Target,
+    decode: DecodeForm,
     clock: &mut Clock<'_>,
 ) -> Result<CompiledTarget, CompileError> {
     let memory = passes::plan_memory(&module, schedule)?;
     passes::check_memory(schedule, &module, &memory)?;
-    let mut lowered = lower_schedule(&module, schedule, &memory, target, &source.stop_tokens)?;
+    let lower = |work_items| {
+        lower_schedule(&module, schedule, &memory, target, &source.stop_tokens, work_items)
+    };
+    let mut lowered = lower(0)?;
+    let persistent = match (target, decode) {
+        (Target::Gpu(target), DecodeForm::Persistent(streams)) => {
+            lowered = lower(persistent::work_items(&lowered))?;
+            Some(persistent::lower(&mut lowered, target, streams)?)
+        }
+        (Target::Cpu(_), _) | (_, DecodeForm::Launches) => None,
+    };
     if let Some(seed) = source.synthetic {
         let fills = synthetic_fills(&module, &lowered.weights, source.weights, target)?;
         lowered.plan.synthetic = Some(plan::Synthetic { seed, fills });
@@ -263,6 +277,10 @@ pub fn compile_schedule(
     let objects = compile_kernels(&lowered.kernels, target, clock.observer)?;
     for (kernel, object) in lowered.plan.kernels.iter_mut().zip(&objects) {
         kernel.facts = object.facts.clone();
+    }
+    if persistent.is_some() {
+        lowered.plan.persistent = persistent;
+        lowered.plan.verify()?;
     }
     clock.phase("link");
     let code = link_shared_object(&objects, target)?;

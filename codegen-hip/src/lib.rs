@@ -21,8 +21,10 @@ pub mod lower;
 pub mod lower_schedule;
 pub mod mlir;
 pub mod pack;
+pub mod persistent;
 pub mod target;
 
 pub use error::CodegenError;
 pub use lower::{CompiledKernel, KernelDump, KernelText, compile};
+pub use persistent::DecodeForm;
 pub use target::Target;

@@ -14,7 +14,7 @@ use crate::{CodegenError, Target};
 use inkwell::OptimizationLevel;
 use inkwell::attributes::AttributeLoc;
 use inkwell::context::{AsContextRef, Context as LlvmContext};
-use inkwell::module::{FlagBehavior, Module as LlvmModule};
+use inkwell::module::{FlagBehavior, Linkage, Module as LlvmModule};
 use inkwell::passes::PassBuilderOptions;
 use inkwell::targets::{
     CodeModel, FileType, InitializationConfig, RelocMode, Target as LlvmTarget, TargetMachine,
@@ -44,6 +44,11 @@ const AMD_PASSES: &str = "function(simplifycfg,early-cse<memssa>,instcombine<no-
                           loop-mssa(loop-rotate<header-duplication>,licm),gvn,\
                           instcombine<no-verify-fixpoint>,simplifycfg),amdgpu-attributor";
 
+/// Then, where a kernel has functions: they become part of it. Not before, so that nothing is moved
+/// from one into the loop around all.
+const INLINE: &str = "always-inline,function(simplifycfg,early-cse<memssa>,\
+                      instcombine<no-verify-fixpoint>,simplifycfg),amdgpu-attributor";
+
 /// Version of the code objects: the newest that every release of HIP since 5.3 loads.
 const CODE_OBJECT_VERSION: u64 = 500;
 
@@ -52,7 +57,7 @@ const CODE_OBJECT_VERSION: u64 = 500;
 pub struct KernelText {
     /// Its symbol.
     pub name: String,
-    /// An MLIR module with one function of that name.
+    /// An MLIR module with a function of that name, and perhaps others that it calls.
     pub mlir: String,
     /// Work-items of a workgroup, on a GPU; 0 on a CPU.
     pub workgroup: u32,
@@ -287,6 +292,7 @@ impl BackEnd<'_> {
         let machine = self.machine()?;
         module.set_triple(&machine.get_triple());
         module.set_data_layout(&machine.get_target_data().get_data_layout());
+        let mut has_functions = false;
         for function in module.get_functions().filter(|f| f.count_basic_blocks() > 0) {
             // Without it LLVM may turn a loop into a call of memset or memcpy.
             let no_builtins = context.create_string_attribute("no-builtins", "");
@@ -294,8 +300,14 @@ impl BackEnd<'_> {
             let kind = inkwell::attributes::Attribute::get_named_enum_kind_id("nounwind");
             let nounwind = context.create_enum_attribute(kind, 0);
             function.add_attribute(AttributeLoc::Function, nounwind);
-            if let Target::Gpu(_) = self.target {
-                self.make_gpu_kernel(function, context);
+            let is_kernel = function.get_name().to_bytes() == self.kernel.name.as_bytes();
+            match self.target {
+                Target::Gpu(_) if is_kernel => self.make_gpu_kernel(function, context),
+                Target::Gpu(_) => {
+                    has_functions = true;
+                    make_inlined(function, context);
+                }
+                Target::Cpu(_) => {}
             }
         }
         let passes = match self.target {
@@ -305,9 +317,12 @@ impl BackEnd<'_> {
                 AMD_PASSES
             }
         };
-        module
-            .run_passes(passes, &machine, PassBuilderOptions::create())
-            .map_err(|error| self.error("optimization", error))?;
+        let pipelines = if has_functions { vec![passes, INLINE] } else { vec![passes] };
+        for passes in pipelines {
+            module
+                .run_passes(passes, &machine, PassBuilderOptions::create())
+                .map_err(|error| self.error("optimization", error))?;
+        }
         module.verify().map_err(|error| self.error("verification", error))?;
         Ok(machine)
     }
@@ -350,6 +365,13 @@ impl BackEnd<'_> {
             .map_err(|error| self.error("emission", error))?;
         Ok(buffer.as_slice().to_vec())
     }
+}
+
+/// Makes a function part of the kernel that calls it.
+fn make_inlined(function: FunctionValue, context: &LlvmContext) {
+    function.set_linkage(Linkage::Internal);
+    let kind = inkwell::attributes::Attribute::get_named_enum_kind_id("alwaysinline");
+    function.add_attribute(AttributeLoc::Function, context.create_enum_attribute(kind, 0));
 }
 
 /// Kernels call nothing: fails if the object refers to a symbol that it does not define.

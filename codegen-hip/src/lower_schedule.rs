@@ -1,9 +1,9 @@
 //! A schedule and its memory plan, lowered to an execution plan: buffers, kernels, launches.
 //!
-//! Nothing here knows how a kernel computes: for each step and variant [`kernel_for`] gives a
+//! Nothing here knows how a kernel computes: for each step and variant [`kernel_of_size`] gives a
 //! [`KernelSource`], and equal sources become one kernel.
 
-use crate::kernels::{self, ArgRole, KernelError, KernelSource, SYMBOLS, Variant, kernel_for};
+use crate::kernels::{self, ArgRole, KernelError, KernelSource, SYMBOLS, Variant, kernel_of_size};
 use crate::pack::packed_bytes;
 use crate::target::Target;
 use std::collections::HashMap;
@@ -39,6 +39,16 @@ pub enum LowerError {
         /// Why not.
         source: KernelError,
     },
+    /// The decode step cannot run as one kernel.
+    #[error(
+        "target {target} cannot run the decode step as one kernel: {what}; use `--decode launches`"
+    )]
+    Persistent {
+        /// The target.
+        target: String,
+        /// Why not.
+        what: String,
+    },
 }
 
 /// A plan and what must be compiled and packed for it.
@@ -61,20 +71,23 @@ impl Lowered {
     }
 }
 
-/// Lowers `schedule` for `target`; generations end at `stop_tokens`.
+/// Lowers `schedule` for `target`; generations end at `stop_tokens`. Decode kernels of a GPU have
+/// workgroups of at least `work_items` work-items.
 pub fn lower_schedule(
     module: &Module,
     schedule: &Schedule,
     memory: &MemoryPlan,
     target: &Target,
     stop_tokens: &[u32],
+    work_items: u32,
 ) -> Result<Lowered, LowerError> {
     let symbols = plan_symbols(module)?;
     let logits = &schedule.buffers[schedule.logits.index()];
     let vocab = logits.ty.last_const().and_then(|n| u32::try_from(n).ok());
     let vocab = vocab.ok_or_else(|| LowerError::TooLarge(logits.name.clone()))?;
     let mut buffers = Buffers::new(module, schedule, memory, target)?;
-    let mut kernels = Kernels { module, schedule, target, sources: vec![], known: HashMap::new() };
+    let known = HashMap::new();
+    let mut kernels = Kernels { module, schedule, target, work_items, sources: vec![], known };
     let sampler = Sampler::new(&mut buffers, schedule, vocab, target)?;
     let prefill = kernels.program("prefill", Variant::Prefill)?;
     let mut decode = kernels.program("decode", Variant::Decode)?;
@@ -331,6 +344,8 @@ struct Kernels<'a> {
     module: &'a Module,
     schedule: &'a Schedule,
     target: &'a Target,
+    /// Fewest work-items of a workgroup of a decode kernel.
+    work_items: u32,
     sources: Vec<KernelSource>,
     known: HashMap<(u32, u32, Variant), usize>,
 }
@@ -352,7 +367,12 @@ impl Kernels<'_> {
             return Ok(self.launch_known(kernel, &buffers, &results));
         }
         let function = &self.module.functions[step.func.index()];
-        let source = kernel_for(self.module, function, step.inst, variant, self.target);
+        let work_items = match variant {
+            Variant::Prefill => 0,
+            Variant::Decode => self.work_items,
+        };
+        let source =
+            kernel_of_size(self.module, function, step.inst, variant, self.target, work_items);
         let source = source.map_err(|source| LowerError::Kernel {
             buffer: results
                 .first()

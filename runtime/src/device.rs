@@ -53,6 +53,11 @@ pub trait LoadedPlan: Send {
     /// Workers that share a launch: threads of a CPU.
     fn workers(&self) -> usize;
 
+    /// What whoever loaded the plan should know: that it runs in another way than it was compiled to.
+    fn notice(&self) -> Option<&str> {
+        None
+    }
+
     /// Steps that may be queued before the token of the first of them is read. With more than one,
     /// reading a word of the history waits for no later step than the one that writes it.
     fn lookahead(&self) -> usize {

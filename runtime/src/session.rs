@@ -141,6 +141,11 @@ impl Session {
         &self.description
     }
 
+    /// What whoever loaded it should know: that it runs in another way than it was compiled to.
+    pub fn notice(&self) -> Option<&str> {
+        self.device.notice()
+    }
+
     /// Workers that share each launch.
     pub fn workers(&self) -> usize {
         self.device.workers()

@@ -3,15 +3,19 @@
 
 use crate::golden::{F32, golden};
 use crate::support::{
-    self, Compiled, compiled, f32_tensor, file, greedy, relative_error, session, smollm2,
+    self, Compiled, compiled, compiled_as, f32_tensor, file, greedy, relative_error, session,
+    smollm2,
 };
 use serde::{Deserialize, Serialize};
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use tempfile::TempPath;
+use waveloom_codegen_hip::DecodeForm;
 use waveloom_ir::DType;
 use waveloom_passes::WeightDtype;
-use waveloom_plan::{Artifact, SamplingParams};
+use waveloom_plan::artifact::plan_section;
+use waveloom_plan::{Artifact, ArtifactInfo, Plan, SamplingParams, Section, write_artifact};
 use waveloom_runtime::{DeviceKind, LoadOptions, Session};
 use waveloom_tests::{emulator, rocm_with};
 
@@ -218,6 +222,77 @@ fn the_code_of_every_kernel_is_what_was_planned() {
     }
 }
 
+/// The artifact with a plan that says nothing of a persistent step: the same kernels, launch by
+/// launch.
+fn without_persistent(path: &Path, targets: &[&str]) -> TempPath {
+    let artifact = Artifact::open(path).expect("the artifact opens");
+    let manifest = artifact.manifest();
+    let info = ArtifactInfo {
+        compiler: manifest.compiler.clone(),
+        model: manifest.model.clone(),
+        targets: artifact.targets().to_vec(),
+    };
+    let names: Vec<String> = artifact.sections().map(|section| section.name.to_string()).collect();
+    let names = names.into_iter().filter(|name| !name.starts_with("padding."));
+    let sections = names.map(|name| match targets.iter().find(|t| plan_section(t) == name) {
+        Some(target) => {
+            let plan = artifact.plan(target).expect("its plan");
+            let plan = Plan { persistent: None, ..plan };
+            Section::from_bytes(name, plan.to_json())
+        }
+        None => {
+            let bytes = artifact.section(&name).expect("its bytes").to_vec();
+            Section::from_bytes(name, bytes)
+        }
+    });
+    let output = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
+    write_artifact(&output, &info, sections.collect()).expect("it is written");
+    output
+}
+
+/// The decode step as one persistent kernel gives what its launches give, to the bit, under the
+/// emulator's checks; `streams` of it, so that each runs several parts of a launch.
+fn persistent_is_launch_by_launch(model: &str, reference_name: &str, dtype: WeightDtype) {
+    let path = file(&format!("fixtures/tiny/{model}"));
+    let Reference { prompt, greedy } = reference(reference_name);
+    let count = greedy.len().min(6);
+    for streams in [Some(3), None] {
+        let decode = DecodeForm::Persistent(streams);
+        let chips = ["gfx942", "gfx1100"];
+        let compiled = compiled_as(&path, dtype, &chips.join(","), decode);
+        let apart = without_persistent(&compiled.path, &chips);
+        for chip in chips {
+            let artifact = Artifact::open(&compiled.path).expect("the artifact opens");
+            let plan = artifact.plan(chip).expect("its plan");
+            let step = plan.persistent.as_ref().expect("a persistent step");
+            let facts = plan.kernels[step.kernel].facts.as_ref().expect("facts");
+            println!("{model} on {chip}: {} streams: {facts:?}", step.streams.len());
+            assert_eq!([facts.spills, facts.private_bytes], [0, 0], "{chip}: {facts:?}");
+            let job = Job::greedy(&compiled, &prompt, count);
+            let apart = Job { artifact: apart.to_path_buf(), ..job.clone() };
+            let Some(expected) = apart.run_on(chip, true) else { return };
+            let Some(found) = job.run_on(chip, true) else { return };
+            assert_eq!(found.tokens, expected.tokens, "{model} on {chip}");
+            assert_eq!(found.logits, expected.logits, "{model} on {chip}");
+        }
+    }
+}
+
+#[test]
+fn persistent_llama() {
+    persistent_is_launch_by_launch("llama", "llama/reference", F32);
+}
+
+#[test]
+fn persistent_mixed_quantization() {
+    persistent_is_launch_by_launch("gguf/mixed.gguf", "gguf/mixed.reference", WeightDtype::Keep);
+}
+
+#[test]
+fn persistent_qwen3() {
+    persistent_is_launch_by_launch("qwen3", "qwen3/reference", F32);
+}
+
 /// As above, against f32; the larger sums of the larger model average more: 1.4e-3 was seen.
 const SMOLLM2_TOLERANCE: f32 = 4e-3;
 
@@ -253,4 +328,24 @@ fn smollm2_on_gfx942() {
 #[test]
 fn smollm2_on_gfx1100() {
     smollm2_on("gfx1100");
+}
+
+/// The real model: a stream on every compute unit, some hundred and fifty launches in each step.
+#[test]
+fn persistent_smollm2_on_gfx942() {
+    let Some(path) = smollm2() else { return };
+    let case = golden().cases.into_iter().find(|case| case.name == "france").expect("the case");
+    let decode = DecodeForm::Persistent(None);
+    let compiled = compiled_as(&path, WeightDtype::Keep, "gfx942", decode);
+    let artifact = Artifact::open(&compiled.path).expect("the artifact opens");
+    let step = artifact.plan("gfx942").expect("its plan").persistent.expect("a persistent step");
+    assert_eq!(step.streams.len(), 304);
+    let count = 4;
+    let job = Job::greedy(&compiled, &case.prompt_ids, count);
+    let apart = without_persistent(&compiled.path, &["gfx942"]);
+    let apart = Job { artifact: apart.to_path_buf(), ..job.clone() };
+    let Some(expected) = apart.run_on("gfx942", false) else { return };
+    let Some(found) = job.run_on("gfx942", false) else { return };
+    assert_eq!(found.tokens, expected.tokens);
+    assert_eq!(found.logits, expected.logits);
 }

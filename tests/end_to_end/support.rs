@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use tempfile::TempDir;
-use waveloom_codegen_hip::Target;
 use waveloom_codegen_hip::compile::{CompileOptions, CompileReport, Silent, Source, compile};
+use waveloom_codegen_hip::{DecodeForm, Target};
 use waveloom_frontend::{ImportOptions, import};
 use waveloom_passes::WeightDtype;
 use waveloom_plan::{Artifact, SamplingParams};
@@ -26,11 +26,21 @@ pub struct Compiled {
 
 /// The model at `path` compiled for `target`, or several with commas between, with weights of `dtype`; compiled once per process.
 pub fn compiled(path: &Path, dtype: WeightDtype, target: &str) -> Arc<Compiled> {
+    compiled_as(path, dtype, target, DecodeForm::Launches)
+}
+
+/// [`compiled`] with a decode step of this form.
+pub fn compiled_as(
+    path: &Path,
+    dtype: WeightDtype,
+    target: &str,
+    decode: DecodeForm,
+) -> Arc<Compiled> {
     type Known = HashMap<(PathBuf, String), Arc<OnceLock<Arc<Compiled>>>>;
     static KNOWN: OnceLock<(TempDir, Mutex<Known>)> = OnceLock::new();
     let (dir, known) =
         KNOWN.get_or_init(|| (tempfile::tempdir().expect("a directory"), Mutex::default()));
-    let key = (path.to_path_buf(), format!("{target}-{dtype:?}"));
+    let key = (path.to_path_buf(), format!("{target}-{dtype:?}-{decode:?}"));
     let (slot, index) = {
         let mut known = known.lock().expect("no test panics with this lock");
         let index = known.len();
@@ -38,14 +48,20 @@ pub fn compiled(path: &Path, dtype: WeightDtype, target: &str) -> Arc<Compiled> 
     };
     slot.get_or_init(|| {
         let output = dir.path().join(format!("{index}.wlm"));
-        let report = compile_to(path, dtype, target, &output);
+        let report = compile_to(path, dtype, target, decode, &output);
         Arc::new(Compiled { path: output, report })
     })
     .clone()
 }
 
 /// Compiles to a given file.
-pub fn compile_to(path: &Path, dtype: WeightDtype, target: &str, output: &Path) -> CompileReport {
+pub fn compile_to(
+    path: &Path,
+    dtype: WeightDtype,
+    target: &str,
+    decode: DecodeForm,
+    output: &Path,
+) -> CompileReport {
     let options = ImportOptions { max_context: max_context(path), ..ImportOptions::default() };
     let imported = import(path, options).expect("the model imports");
     let source = Source {
@@ -57,7 +73,8 @@ pub fn compile_to(path: &Path, dtype: WeightDtype, target: &str, output: &Path) 
     };
     let names = target.split(',');
     let targets = names.map(|name| Target::from_name(name).expect("a known target")).collect();
-    compile(source, &CompileOptions { targets, dtype }, output, &mut Silent).expect("it compiles")
+    compile(source, &CompileOptions { targets, dtype, decode }, output, &mut Silent)
+        .expect("it compiles")
 }
 
 /// The real model has a long context of its own; the tiny ones keep theirs.

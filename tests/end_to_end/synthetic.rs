@@ -3,8 +3,8 @@
 use crate::support::{greedy, session_of};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use waveloom_codegen_hip::Target;
 use waveloom_codegen_hip::compile::{CompileOptions, CompileReport, Silent, Source, compile};
+use waveloom_codegen_hip::{DecodeForm, Target};
 use waveloom_frontend::{ImportOptions, import};
 use waveloom_passes::WeightDtype;
 use waveloom_plan::{Artifact, Content};
@@ -38,7 +38,8 @@ fn compiled(
         sections: vec![],
     };
     let targets = targets.split(',').map(|name| Target::from_name(name).expect("a known target"));
-    let options = CompileOptions { targets: targets.collect(), dtype };
+    let options =
+        CompileOptions { targets: targets.collect(), dtype, decode: DecodeForm::Launches };
     compile(source, &options, output, &mut Silent).expect("it compiles")
 }
 

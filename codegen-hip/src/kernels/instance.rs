@@ -16,6 +16,9 @@ pub(crate) struct Instance<'a, T> {
     /// Whether the launch is captured once and replayed at every length of the cache: then the
     /// symbol `T` is 1, and nothing may depend on `S`.
     pub captured: bool,
+    /// Fewest work-items of a workgroup, where kernels that run as one must agree; 0 leaves it to
+    /// the generator.
+    pub work_items: u32,
 }
 
 impl<T> Clone for Instance<'_, T> {
@@ -196,6 +199,7 @@ impl Draft {
             streams_weights: false,
             work: None,
             numerics: Numerics::default(),
+            first_reads: vec![],
         }
     }
 }

@@ -77,6 +77,19 @@ pub struct KernelSource {
     pub work: Option<plan::Work>,
     /// How it rounds.
     pub numerics: Numerics,
+    /// By workgroup, where all grids are known: what it reads first of its weights.
+    pub first_reads: Vec<Vec<FirstRead>>,
+}
+
+/// The beginning of what a workgroup reads of a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstRead {
+    /// Argument slot of the weight.
+    pub slot: usize,
+    /// Offset in bytes.
+    pub offset: u64,
+    /// Bytes that it reads from there on.
+    pub bytes: u64,
 }
 
 impl KernelSource {
@@ -118,20 +131,36 @@ pub fn kernel_for(
     variant: Variant,
     target: &Target,
 ) -> Result<KernelSource, KernelError> {
+    kernel_of_size(module, function, inst, variant, target, 0)
+}
+
+/// [`kernel_for`] with workgroups of at least `work_items` work-items on a GPU.
+pub fn kernel_of_size(
+    module: &Module,
+    function: &Function,
+    inst: InstId,
+    variant: Variant,
+    target: &Target,
+    work_items: u32,
+) -> Result<KernelSource, KernelError> {
     let inst = function
         .insts
         .get(inst.index())
         .ok_or_else(|| KernelError("no such instruction".to_string()))?;
     let mut source = match target {
         Target::Cpu(target) => {
-            cpu::kernel_for(&Instance { module, function, inst, variant, target, captured: false })
+            let (captured, work_items) = (false, 0);
+            let op = Instance { module, function, inst, variant, target, captured, work_items };
+            cpu::kernel_for(&op)
         }
         Target::Gpu(target) => {
             let captured = variant == Variant::Decode;
-            gpu::kernel_for(&Instance { module, function, inst, variant, target, captured })
+            let op = Instance { module, function, inst, variant, target, captured, work_items };
+            gpu::kernel_for(&op)
         }
     }?;
-    let op = Instance { module, function, inst, variant, target, captured: false };
+    let (captured, work_items) = (false, 0);
+    let op = Instance { module, function, inst, variant, target, captured, work_items };
     source.work = Some(work::work(&op)?);
     Ok(source)
 }

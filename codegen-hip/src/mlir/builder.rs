@@ -744,6 +744,15 @@ impl Builder {
         })
     }
 
+    /// Calls a function of the module that gives nothing.
+    pub fn call(&mut self, function: &str, operands: &[Value]) {
+        let values: Vec<String> = operands.iter().map(Value::to_string).collect();
+        let types: Vec<String> = operands.iter().map(|v| v.ty.to_string()).collect();
+        let text =
+            format!("func.call @{function}({}) : ({}) -> ()", values.join(", "), types.join(", "));
+        self.line(&text);
+    }
+
     // ---- control ----------------------------------------------------------------------------
 
     /// `for i in (from..to).step_by(step)`, of i32 or i64, carrying values: `body` gets i and the carried values

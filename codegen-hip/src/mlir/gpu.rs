@@ -238,6 +238,66 @@ impl Builder {
         self.line(&text);
     }
 
+    /// Loads an `i32` that others change meanwhile, without ordering anything: what a loop polls.
+    pub fn load_polled(&mut self, address: Value, scope: Scope) -> Value {
+        let (scope, at) = (scope.syncscope(), address.ty);
+        self.emit(Elem::I32.into(), |t| {
+            format!(
+                "llvm.load {address} atomic {scope}monotonic {{alignment = 4 : i64}} : {at} -> {t}"
+            )
+        })
+    }
+
+    /// Adds to an `i32` in global memory after all that was written before.
+    pub fn atomic_add_release(&mut self, address: Value, value: Value, scope: Scope) {
+        let (scope, at, ty) = (scope.syncscope(), address.ty, value.ty);
+        self.emit(ty, |t| {
+            format!("llvm.atomicrmw add {address}, {value} {scope}release : {at}, {t}")
+        });
+    }
+
+    /// What was written before is seen by who sees what is written after.
+    pub fn release(&mut self, scope: Scope) {
+        let line = format!("llvm.fence {}release", scope.syncscope());
+        self.line(&line);
+    }
+
+    /// What is read from here on is at least as new as what was polled before.
+    pub fn acquire(&mut self, scope: Scope) {
+        let line = format!("llvm.fence {}acquire", scope.syncscope());
+        self.line(&line);
+    }
+
+    /// Lets other waves go on for a moment.
+    pub fn pause(&mut self) {
+        let cycles = self.i32(1);
+        self.line(&format!("llvm.call_intrinsic \"llvm.amdgcn.s.sleep\"({cycles}) : (i32) -> ()"));
+    }
+
+    /// Keeps a value, of 32 bits or a vector of them, that nothing else uses.
+    pub fn keep(&mut self, value: Value) {
+        let text =
+            format!("llvm.inline_asm has_side_effects \"\", \"v\" {value} : ({}) -> ()", value.ty);
+        self.line(&text);
+    }
+
+    /// The same `i32`, of which LLVM knows nothing but that it may differ whenever the uniform
+    /// `with` does: what is made of it stays in the loop that `with` is of.
+    pub fn opaque_with(&mut self, value: Value, with: Value) -> Value {
+        let other = with.ty;
+        self.emit(value.ty, |t| {
+            format!("llvm.inline_asm \"\", \"=v,0,s\" {value}, {with} : ({t}, {other}) -> {t}")
+        })
+    }
+
+    /// [`Builder::opaque_with`] of a value that is uniform, and known to be.
+    pub fn opaque_uniform_with(&mut self, value: Value, with: Value) -> Value {
+        let other = with.ty;
+        self.emit(value.ty, |t| {
+            format!("llvm.inline_asm \"\", \"=s,0,s\" {value}, {with} : ({t}, {other}) -> {t}")
+        })
+    }
+
     // ---- memory -----------------------------------------------------------------------------
 
     /// `bytes` bytes of the local data share, aligned to 128.
@@ -312,6 +372,15 @@ impl Builder {
             )
         });
         self.first_lane(value)
+    }
+
+    /// Loads an argument, an address or an `i64`, from a table that nobody writes, at an address
+    /// that all lanes agree on.
+    pub fn load_argument(&mut self, pointer: Value, elem: Elem) -> Value {
+        let address = pointer.ty;
+        self.emit(elem.into(), |t| {
+            format!("llvm.load {pointer} invariant {{alignment = 8 : i64}} : {address} -> {t}")
+        })
     }
 
     /// Memory from the uniform address `pointer` on as a buffer: lanes whose offset is

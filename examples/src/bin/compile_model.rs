@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::path::Path;
 use waveloom_codegen_hip::compile::{CompileOptions, Observer, Source, compile};
-use waveloom_codegen_hip::{KernelDump, Target};
+use waveloom_codegen_hip::{DecodeForm, KernelDump, Target};
 use waveloom_frontend::{ImportOptions, import};
 use waveloom_passes::{PassEvent, WeightDtype};
 
@@ -50,8 +50,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         stop_tokens: imported.info.stop_tokens,
         sections,
     };
-    let options =
-        CompileOptions { targets: vec![Target::from_name("cpu")?], dtype: WeightDtype::Keep };
+    let options = CompileOptions {
+        targets: vec![Target::from_name("cpu")?],
+        dtype: WeightDtype::Keep,
+        decode: DecodeForm::Launches,
+    };
     let report = compile(source, &options, Path::new(&output), &mut Log)?;
     for target in &report.targets {
         println!("{}: {} kernels for {}", output, target.kernels, target.target);

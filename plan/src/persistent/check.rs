@@ -1,7 +1,7 @@
 //! What a persistent step must be so that it may run. [`check_persistent`] checks:
 //!
 //! - it is of this version, and every index is in range; limits of the format hold; every launch has a
-//!   constant grid and an opcode, and all kernels have workgroups of one size;
+//!   constant grid, arguments that depend on no symbol but the context length, and an opcode; all kernels have workgroups of one size;
 //! - every workgroup of every launch runs exactly once;
 //! - no deadlock: the streams, run symbolically, all end; and all streams are on the chip at once, by
 //!   the registers and the LDS that the compiler found in the persistent kernel;
@@ -77,6 +77,14 @@ impl<'a> Checker<'a> {
             let invalid = || PersistentError::Grid(checker.spell(index));
             let grid = grid.ok_or_else(invalid)?;
             checker.grids.push(grid);
+            let fixed = |id| id == plan.decode_loop.context;
+            let scalars = launch.args.iter().filter_map(|arg| match arg {
+                Arg::Scalar(expr) => Some(expr),
+                Arg::Buffer(_) | Arg::Scratch => None,
+            });
+            if !scalars.into_iter().all(|expr| expr.all_symbols(&mut { fixed })) {
+                return Err(PersistentError::Argument(checker.spell(index)));
+            }
         }
         Ok(checker)
     }
@@ -192,6 +200,7 @@ impl<'a> Checker<'a> {
             let bytes = buffer.bytes.bounds(&self.plan.symbols).map(|(least, _)| least);
             let aligned = prefetch.offset % 16 == 0 && prefetch.bytes % 16 == 0;
             buffer.segment == Segment::Constants
+                && i32::try_from(end).is_ok()
                 && aligned
                 && bytes.is_some_and(|bytes| end <= bytes)
         })

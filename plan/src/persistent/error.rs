@@ -48,6 +48,9 @@ pub enum PersistentError {
     /// A grid that is not known when the plan is made.
     #[error("{0}: its grid is not a positive constant below 2^31")]
     Grid(String),
+    /// An argument that differs between steps.
+    #[error("{0}: an argument depends on more than the context length")]
+    Argument(String),
     /// A kernel whose workgroups have another size.
     #[error(
         "kernel `{body}` has workgroups of {found} work-items, the persistent kernel of {expected}"

@@ -14,7 +14,13 @@ fn case() -> (Plan, PersistentStep) {
         kernel.workgroup = 256;
         kernel.work = Some(Work { bytes, operations: 0.into() });
     }
-    plan.programs[DECODE].launches[0].grid = 4.into();
+    let launches = &mut plan.programs[DECODE].launches;
+    launches[0].grid = 4.into();
+    for arg in launches.iter_mut().flat_map(|launch| &mut launch.args) {
+        if let Arg::Scalar(expr) = arg {
+            *expr = Expr::Symbol(2);
+        }
+    }
     let facts = CodeFacts { waves_per_simd: 2, lds_bytes: 40_000, ..CodeFacts::default() };
     plan.kernels.push(Kernel {
         name: "decode_step".into(),
@@ -115,6 +121,7 @@ fn names_what_is_wrong() {
     assert_snapshot!(error(|_, s| s.launches = 9), @"the persistent step names launch 9, but there are 3");
     assert_snapshot!(error(|_, s| s.streams.clear()), @"the persistent step has no stream");
     assert_snapshot!(error(|p, _| p.programs[DECODE].launches[0].grid = Expr::Symbol(2)), @"launch 0 `append_0`: its grid is not a positive constant below 2^31");
+    assert_snapshot!(error(|p, _| p.programs[DECODE].launches[1].args.push(Arg::Scalar(Expr::Symbol(1)))), @"launch 1 `predict_1`: an argument depends on more than the context length");
     assert_snapshot!(error(|p, _| p.kernels[1].workgroup = 512), @"kernel `predict_1` has workgroups of 512 work-items, the persistent kernel of 256");
     assert_snapshot!(error(|_, s| s.bodies = vec![1]), @"launch 0 `append_0` has no opcode: the persistent kernel lacks its code");
     assert_snapshot!(error(|p, _| p.kernels[3].facts = None), @"nothing is known of the registers of the persistent kernel `decode_step`");

@@ -3,6 +3,7 @@
 
 use super::device::{Gpu, Owned};
 use super::driver::{Function, GraphExec, Module, Status, Stream};
+use super::persistent::Persistent;
 use crate::device::DeviceError;
 use crate::program::{self, Program};
 use std::ffi::CString;
@@ -50,6 +51,8 @@ pub struct Programs {
     gpu: Gpu,
     stream: Stream,
     programs: Vec<Program<Kernel>>,
+    /// One of them as it runs, if some of its launches run as one.
+    persistent: Option<Persistent>,
     /// The programs that every step runs alike, captured.
     graphs: Vec<Option<Owned<GraphExec>>>,
     symbols: Vec<Symbol>,
@@ -65,14 +68,17 @@ impl Programs {
         stream: Stream,
         plan: &Plan,
         programs: Vec<Program<Kernel>>,
+        persistent: Option<Persistent>,
         at_load: &Symbols,
     ) -> Result<Programs, DeviceError> {
-        let values = programs.iter().map(|program| program.values.len()).max();
+        let whole = persistent.iter().map(|persistent| &persistent.program);
+        let values = programs.iter().chain(whole).map(|program| program.values.len()).max();
         let mut prepared = Programs {
             gpu,
             stream,
             graphs: programs.iter().map(|_| None).collect(),
             programs,
+            persistent,
             symbols: plan.symbols.clone(),
             values: vec![0; values.unwrap_or(0)],
         };
@@ -132,8 +138,18 @@ impl Programs {
         events.windows(2).map(|pair| gpu.seconds(pair[0].value, pair[1].value)).collect()
     }
 
+    /// Bytes on the device that programs need besides what the plan says.
+    pub fn bytes(&self) -> u64 {
+        self.persistent.as_ref().map_or(0, Persistent::bytes)
+    }
+
     fn launch_all(&mut self, index: usize, symbols: &Symbols) -> Result<(), DeviceError> {
-        self.launch(index, 0..self.programs[index].launches.len(), symbols)
+        let Programs { gpu, stream, programs, persistent, values, .. } = self;
+        let program = match persistent {
+            Some(persistent) if persistent.index == index => &mut persistent.program,
+            _ => &mut programs[index],
+        };
+        queue(*gpu, *stream, program, 0..program.launches.len(), values, symbols)
     }
 
     /// Queues some of a program's launches one by one.
@@ -143,23 +159,8 @@ impl Programs {
         launches: Range<usize>,
         symbols: &Symbols,
     ) -> Result<(), DeviceError> {
-        let program = &mut self.programs[index];
-        program.evaluate(symbols, |index, value| self.values[index] = value)?;
-        for &(slot, value) in &program.patches {
-            program.table[slot] = self.values[value] as u64;
-        }
-        for launch in &program.launches[launches] {
-            let grid = u32::try_from(self.values[launch.grid]);
-            let grid = grid.map_err(|_| DeviceError::Request("a grid beyond 32 bits"))?;
-            if grid > 0 {
-                let args = &program.table[launch.args.clone()];
-                // SAFETY: as the plan, which is verified, says: arguments are addresses of
-                // buffers inside their segments and scalars computed from bounded symbols, and
-                // the module and all segments outlive what is queued (see `GpuPlan`).
-                unsafe { start(self.gpu, launch.kernel, grid, args, self.stream)? };
-            }
-        }
-        Ok(())
+        let Programs { gpu, stream, programs, values, .. } = self;
+        queue(*gpu, *stream, &mut programs[index], launches, values, symbols)
     }
 
     /// A program as a graph; none where the library has no graphs.
@@ -187,6 +188,33 @@ impl Programs {
         };
         Ok(Some(Owned { gpu, value: gpu.given("preparing a graph", made)? }))
     }
+}
+
+/// Queues some of a program's launches. `values` has room for its expressions' values.
+fn queue(
+    gpu: Gpu,
+    stream: Stream,
+    program: &mut Program<Kernel>,
+    launches: Range<usize>,
+    values: &mut [i64],
+    symbols: &Symbols,
+) -> Result<(), DeviceError> {
+    program.evaluate(symbols, |index, value| values[index] = value)?;
+    for &(slot, value) in &program.patches {
+        program.table[slot] = values[value] as u64;
+    }
+    for launch in &program.launches[launches] {
+        let grid = u32::try_from(values[launch.grid]);
+        let grid = grid.map_err(|_| DeviceError::Request("a grid beyond 32 bits"))?;
+        if grid > 0 {
+            let args = &program.table[launch.args.clone()];
+            // SAFETY: as the plan, which is verified, says: arguments are addresses of buffers
+            // inside their segments and scalars computed from bounded symbols, and the module and
+            // all segments outlive what is queued (see `GpuPlan`).
+            unsafe { start(gpu, launch.kernel, grid, args, stream)? };
+        }
+    }
+    Ok(())
 }
 
 /// Queues a captured program.

@@ -3,13 +3,14 @@
 //! `driver` is what a library must do, behind one trait; `table` and `library` find its functions
 //! when a program runs; `device` owns what it gives. A loaded plan (`plan`) has its segments in
 //! device memory, the history in memory of the host (`ring`), and its programs as prepared
-//! launches or, where no step differs from the other, as a graph (`launch`). `staging` copies
-//! without waiting.
+//! launches or, where no step differs from the other, as a graph (`launch`); a decode step that was
+//! compiled to run as one kernel does (`persistent`). `staging` copies without waiting.
 
 pub mod device;
 pub mod driver;
 mod launch;
 pub mod library;
+mod persistent;
 mod plan;
 mod ring;
 mod staging;
@@ -107,6 +108,6 @@ impl Device for GpuDevice {
 
     fn load(&self, request: LoadRequest<'_>) -> Result<Box<dyn LoadedPlan>, DeviceError> {
         self.gpu.bind()?;
-        Ok(Box::new(GpuPlan::load(self.gpu, request)?))
+        Ok(Box::new(GpuPlan::load(self.gpu, self.info.compute_units, request)?))
     }
 }

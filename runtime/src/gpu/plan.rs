@@ -4,6 +4,7 @@
 use super::device::{DeviceMemory, Gpu, Owned, Pinned, too_little};
 use super::driver::{DeviceAddress, Stream};
 use super::launch::{Code, Kernel, Programs};
+use super::persistent::{Persistent, too_small};
 use super::ring::Ring;
 use super::staging::Staging;
 use crate::device::{DeviceError, LoadProgress, LoadRequest, LoadedPlan};
@@ -50,13 +51,15 @@ pub struct GpuPlan {
     cache_length: usize,
     /// By program: its launch that stores a token in the history.
     chooses: Vec<Option<usize>>,
+    notice: Option<String>,
     /// The code object is in its file.
     _artifact: Artifact,
 }
 
 impl GpuPlan {
     /// Allocates, uploads and prepares everything.
-    pub fn load(gpu: Gpu, request: LoadRequest<'_>) -> Result<GpuPlan, DeviceError> {
+    /// `units` is how many multiprocessors the device has.
+    pub fn load(gpu: Gpu, units: u32, request: LoadRequest<'_>) -> Result<GpuPlan, DeviceError> {
         let LoadRequest { artifact, plan, layout, progress } = request;
         let stream = gpu.stream()?;
         let memory = Memory::allocate(gpu, plan, layout, stream.value)?;
@@ -66,7 +69,14 @@ impl GpuPlan {
         let mut at_load: Vec<i64> = plan.symbols.iter().map(|symbol| symbol.min).collect();
         at_load[plan.decode_loop.context] = i64::from(layout.context);
         let resolved = program::resolve(plan, &places)?;
-        let programs = Programs::prepare(gpu, stream.value, plan, resolved, &at_load)?;
+        let notice = plan.persistent.as_ref().and_then(|step| too_small(plan, step, units));
+        let step = plan.persistent.as_ref().filter(|_| notice.is_none());
+        let persistent = step.map(|step| {
+            let (kernel, program) = (code.kernels[step.kernel], &resolved[step.program]);
+            Persistent::load(gpu, stream.value, plan, step, kernel, program, &at_load)
+        });
+        let persistent = persistent.transpose()?;
+        let programs = Programs::prepare(gpu, stream.value, plan, resolved, persistent, &at_load)?;
         let history = plan.decode_loop.history;
         let chooses = plan
             .programs
@@ -80,6 +90,7 @@ impl GpuPlan {
             outputs: Pinned::zeroed(gpu, usize::try_from(largest).unwrap_or(usize::MAX), false)?,
             cache_length: plan.decode_loop.cache_length,
             chooses: chooses.collect(),
+            notice,
             programs,
             _code: code,
             memory,
@@ -144,7 +155,11 @@ impl GpuPlan {
 
 impl LoadedPlan for GpuPlan {
     fn allocated_bytes(&self) -> u64 {
-        self.memory.bytes()
+        self.memory.bytes() + self.programs.bytes()
+    }
+
+    fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
     }
 
     fn workers(&self) -> usize {

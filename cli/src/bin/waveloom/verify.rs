@@ -5,7 +5,7 @@ use crate::progress::Progress;
 use std::path::{Path, PathBuf};
 use waveloom_cli::args::VerifyArgs;
 use waveloom_cli::{Failure, format, output};
-use waveloom_codegen_hip::KernelDump;
+use waveloom_codegen_hip::{DecodeForm, KernelDump};
 use waveloom_codegen_hip::Target;
 use waveloom_codegen_hip::compile::{
     Clock, CompileOptions, CompiledTarget, Observer, Source, compile_schedule, compile_targets,
@@ -62,7 +62,7 @@ fn run_model(args: &VerifyArgs) -> Result<Report, Failure> {
         sections: sections(&imported)?,
     };
     let mut watcher = Console::new(args);
-    let options = CompileOptions { targets: vec![target], dtype };
+    let options = CompileOptions { targets: vec![target], dtype, decode: DecodeForm::Launches };
     let (compiled, _) = compile_targets(&source, &options, &mut watcher)?;
     let file = TemporaryFile::new()?;
     write(&source, &compiled, &file.path)?;
@@ -94,7 +94,7 @@ fn run_again(args: &VerifyArgs) -> Result<Report, Failure> {
     let mut watcher = Console::new(args);
     let (module, schedule) = (source.module.clone(), reproducer.schedule());
     let mut clock = Clock::new(&mut watcher);
-    let compiled = compile_schedule(&source, module, &schedule, &target, &mut clock)?;
+    let compiled = compile_schedule(&source, module, &schedule, &target, DecodeForm::Launches, &mut clock)?;
     let compiled = vec![compiled];
     let file = TemporaryFile::new()?;
     write(&source, &compiled, &file.path)?;

@@ -45,6 +45,8 @@ struct Shape<'a> {
     scale: f32,
     window: Option<u32>,
     softcap: Option<f32>,
+    /// Fewest work-items of a workgroup.
+    work_items: u32,
     target: &'a GpuTarget,
     op: &'a MatrixOp,
 }
@@ -115,6 +117,7 @@ impl<'a> Shape<'a> {
             scale: scale.0,
             window: window.filter(|&window| window <= i32::MAX as u32),
             softcap: softcap.map(|cap| cap.0),
+            work_items: op.work_items,
             target: op.target,
             op: matrix,
         })

@@ -36,10 +36,12 @@ impl Share {
     /// For rows of `columns`: vectors where all rows are whole vectors, and no more waves than have
     /// something to do.
     fn new(op: &Instance<'_>, columns: Dim) -> Share {
-        let Dim::Const(columns) = columns else { return Share { lanes: 0, workgroup: WORKGROUP } };
+        let Dim::Const(columns) = columns else {
+            return Share { lanes: 0, workgroup: WORKGROUP.max(op.work_items) };
+        };
         let lanes = if columns.is_multiple_of(4) { 4 } else { 0 };
         let vectors = columns.div_ceil(u64::from(lanes.max(1))).clamp(1, WORKGROUP.into()) as u32;
-        Share { lanes, workgroup: vectors.next_multiple_of(op.target.wave) }
+        Share { lanes, workgroup: vectors.next_multiple_of(op.target.wave).max(op.work_items) }
     }
 
     /// Columns that a workgroup takes at once.
@@ -129,7 +131,10 @@ pub(super) fn embed(op: &Instance<'_>) -> Result<KernelSource, KernelError> {
     let layout = op.packed(0)?;
     let elem = real::elem(table.dtype);
     let share = match layout {
-        Some(layout) => Share { lanes: 0, workgroup: PackedRow::workgroup(layout, op.target) },
+        Some(layout) => {
+            let workgroup = PackedRow::workgroup(layout, op.target).max(op.work_items);
+            Share { lanes: 0, workgroup }
+        }
         None => Share::new(op, columns),
     };
     let mut draft = Draft::for_gpu(format!("embed_{}", table.dtype), share.workgroup);

@@ -117,6 +117,7 @@ pub fn kernel(
         streams_weights: true,
         work: None,
         numerics: activations::numerics(spec, target),
+        first_reads: vec![],
     })
 }
 

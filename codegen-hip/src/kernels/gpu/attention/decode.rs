@@ -22,7 +22,7 @@ use crate::target::MatrixLayout;
 use waveloom_ir::numerics::Rounding;
 use waveloom_plan as plan;
 
-/// Waves of a workgroup.
+/// Waves of a workgroup, if no more are asked for.
 const WAVES: u32 = 4;
 /// Most heads of a workgroup: the other columns are their second parts.
 const ROWS: u32 = COLUMNS / 2;
@@ -68,16 +68,17 @@ pub(super) fn kernel(
 ) -> Option<KernelSource> {
     let matrix = Matrix::new(shape);
     let tile = tile(shape, &matrix);
-    let split = Split::new(shape, context, WAVES * tile.block(&matrix));
+    let waves = WAVES.max((shape.work_items / shape.target.wave).next_power_of_two());
+    let split = Split::new(shape, context, waves * tile.block(&matrix));
     let counters = shape.kv_heads * split.parts;
     if u64::from(counters) * 4 > plan::SCRATCH_COUNTERS {
         return None;
     }
-    let mut draft = Draft::for_gpu("attention_decode", WAVES * shape.target.wave);
+    let mut draft = Draft::for_gpu("attention_decode", waves * shape.target.wave);
     let memory = Memory::new(&mut draft, capacity);
     let scratch = draft.scratch();
     let k = &mut draft.builder;
-    let decode = Decode::new(k, shape, &memory, scratch, split, tile);
+    let decode = Decode::new(k, shape, &memory, scratch, split, tile, waves);
     decode.emit(k);
     k.plan_registers(Walk::registers(shape, &matrix, &tile), shape.target);
     let partial = u64::from(decode.partial_bytes()) * u64::from(split.shares * counters);
@@ -110,6 +111,8 @@ struct Decode<'a> {
     scratch: Value,
     split: Split,
     tile: Tile,
+    /// Waves of the workgroup: a power of two.
+    waves: u32,
     matrix: Matrix<'a>,
     thread: Value,
     wave: Value,
@@ -132,6 +135,7 @@ impl<'a> Decode<'a> {
         scratch: Value,
         split: Split,
         tile: Tile,
+        waves: u32,
     ) -> Decode<'a> {
         let (workgroup, shares) = (k.workgroup(), k.i32(split.shares as i32));
         let part = k.udiv(workgroup, shares);
@@ -156,6 +160,7 @@ impl<'a> Decode<'a> {
             scratch,
             split,
             tile,
+            waves,
             matrix,
             thread,
             wave,
@@ -170,7 +175,7 @@ impl<'a> Decode<'a> {
 
     /// Work-items of a workgroup.
     fn work_items(&self) -> u32 {
-        WAVES * self.shape.target.wave
+        self.waves * self.shape.target.wave
     }
 
     /// Groups of four elements of a head, in whole tiles.
@@ -193,7 +198,7 @@ impl<'a> Decode<'a> {
         let at = k.offset_const(self.memory.positions, 0);
         let position = k.load_uniform(at, Elem::I32);
         let length = k.add_const(position, 1);
-        let stride = WAVES * self.tile.block(&self.matrix);
+        let stride = self.waves * self.tile.block(&self.matrix);
         let start = match self.shape.window {
             None => zero,
             Some(window) => {
@@ -254,7 +259,7 @@ impl<'a> Decode<'a> {
         let block = self.tile.block(&self.matrix);
         let before = k.mul_const(self.wave, block.into());
         let start = k.add(first, before);
-        let stride = WAVES * block;
+        let stride = self.waves * block;
         let blocks = Blocks::new(k, &walk, start, stride, end, [position; 2]);
         let mut columns = walk.run(k, &blocks);
         columns.remove(0)
@@ -348,7 +353,7 @@ impl<'a> Decode<'a> {
                 k.mul(sums, weight)
             })
             .collect();
-        let mut half = WAVES / 2;
+        let mut half = self.waves / 2;
         let shared = k.shared(half * self.area_bytes());
         while half > 0 {
             let first = k.i32(half as i32);
@@ -407,7 +412,7 @@ impl<'a> Decode<'a> {
 
     /// What this wave's sums are worth, and the workgroup's largest scaled score and mass.
     fn weigh_waves(&self, k: &mut Builder, largest: Value, mass: Value) -> (Value, [Value; 2]) {
-        let shared = k.shared(WAVES * COLUMNS * PAIR.bytes());
+        let shared = k.shared(self.waves * COLUMNS * PAIR.bytes());
         let (zero, columns) = (k.i32(0), i64::from(COLUMNS));
         let first = k.cmp(Cmp::Eq, self.lane.g, zero);
         let column = k.mul_const(self.lane.n, PAIR.bytes().into());
@@ -419,7 +424,7 @@ impl<'a> Decode<'a> {
             k.store_aligned(pair, at, 8);
         });
         k.barrier_shared();
-        let pairs: Vec<Value> = (0..WAVES)
+        let pairs: Vec<Value> = (0..self.waves)
             .map(|wave| {
                 let at = k.offset_const(column, i64::from(wave * COLUMNS * PAIR.bytes()));
                 k.load_aligned(at, PAIR, 8)

@@ -22,7 +22,7 @@ use super::epilogue::Epilogue;
 use super::{Env, GemmSpec, Stage, Tile, split};
 use crate::kernels::instance::Draft;
 use crate::kernels::section::{Rows, Section};
-use crate::kernels::{KernelError, KernelSource};
+use crate::kernels::{FirstRead, KernelError, KernelSource};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
 use crate::target::GpuTarget;
@@ -58,9 +58,10 @@ pub fn kernel(
     let env = Env::new(&mut draft, spec);
     gemv.emit(&mut draft.builder, &env)?;
     draft.builder.plan_registers(gemv.registers(), target);
+    let first_reads = gemv.first_reads();
     let source = draft.finish(description.summary(), gemv.items(), 0);
     let numerics = activations::numerics(spec);
-    Ok(KernelSource { streams_weights: true, numerics, ..source })
+    Ok(KernelSource { streams_weights: true, numerics, first_reads, ..source })
 }
 
 /// Where a workgroup works.
@@ -128,6 +129,34 @@ impl Gemv<'_> {
             first = end;
         }
         Ok(())
+    }
+
+    /// What the workgroups of one row of x read first: the chunks of their tiles.
+    fn first_reads(&self) -> Vec<Vec<FirstRead>> {
+        if self.spec.rows != Rows::One {
+            return vec![];
+        }
+        let before = 1 + usize::from(self.spec.norm_eps.is_some());
+        let mut groups = vec![];
+        for class in &self.classes {
+            for (&section, &spans) in class.sections.iter().zip(&class.section_groups) {
+                for span in 0..spans {
+                    let first = span * u64::from(class.span_tiles);
+                    let mut reads = vec![];
+                    for tile in first..first + u64::from(class.span_tiles) {
+                        for &weight in &self.sections[section].weights {
+                            let layout = &self.spec.weights[weight];
+                            if tile < layout.tiles() {
+                                let (slot, bytes) = (before + weight, layout.tile_bytes());
+                                reads.push(FirstRead { slot, offset: tile * bytes, bytes });
+                            }
+                        }
+                    }
+                    groups.push(reads);
+                }
+            }
+        }
+        groups
     }
 
     /// The span and the first row of workgroup `index`: neighbours share a span.

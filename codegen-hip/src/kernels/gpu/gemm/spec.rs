@@ -21,6 +21,8 @@ pub struct GemmSpec {
     pub outputs: Vec<GemmOutput>,
     /// Types of the extra operands.
     pub extras: Vec<Type>,
+    /// Fewest work-items of a workgroup.
+    pub work_items: u32,
 }
 
 /// What tensors must be smaller than, in bytes: offsets in them are 32 bits.
@@ -70,6 +72,7 @@ impl GemmSpec {
             weights,
             outputs: attr.outputs.clone(),
             extras: extras.iter().map(|ty| (*ty).clone()).collect(),
+            work_items: op.work_items,
         };
         section::check_extras(&spec.outputs, &spec.extras)?;
         for output in &spec.outputs {

@@ -143,7 +143,9 @@ impl Case {
         let function = &module.functions[0];
         let captured = variant == Variant::Decode;
         let inst = &function.insts[0];
-        let op = Instance { module: &module, function, inst, variant, target, captured };
+        let work_items = 0;
+        let op =
+            Instance { module: &module, function, inst, variant, target, captured, work_items };
         let spec = GemmSpec::new(&op, &self.attr).unwrap();
         let config = gemv::TileConfig::default_for(&spec, target).unwrap();
         gemv::kernel(&spec, config, target).unwrap()

@@ -195,5 +195,5 @@ pub(super) fn classes(
         });
     }
     let busy = classes.iter().map(|class| class.waves_n * class.waves_k).max();
-    (classes, busy.unwrap_or(1))
+    (classes, busy.unwrap_or(1).max(spec.work_items / target.wave))
 }

@@ -126,6 +126,7 @@ impl Case {
                 .map(|expr| GemmOutput { expr: expr.clone(), store: Store::Dense })
                 .collect(),
             extras: vec![],
+            work_items: 0,
         }
     }
 

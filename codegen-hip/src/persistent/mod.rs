@@ -1,0 +1,116 @@
+//! A decode step as one persistent kernel: the lowering of a plan's decode program to streams of
+//! instructions, and the kernel that runs them. `docs/persistent.md` has the why.
+//!
+//! In: a lowered schedule whose decode kernels agree on the size of a workgroup. Out: one more
+//! kernel, made of theirs, and the streams, which `plan::check_persistent` proves right when the
+//! kernel's registers are known.
+
+mod kernel;
+mod schedule;
+#[cfg(test)]
+mod tests;
+
+use crate::kernels::{ArgRole, KernelSource};
+use crate::lower_schedule::{LowerError, Lowered};
+use crate::target::GpuTarget;
+use kernel::Body;
+use schedule::{Assignment, Scheduler};
+use waveloom_ir::Numerics;
+use waveloom_plan::persistent::{PERSISTENT_VERSION, Residency};
+use waveloom_plan::{self as plan, PersistentStep};
+
+/// Name of the persistent kernel.
+const NAME: &str = "decode_step";
+
+/// How a program's launches run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DecodeForm {
+    /// One by one, in a graph.
+    #[default]
+    Launches,
+    /// On a GPU, all but the sampler in one persistent kernel, of so many workgroups or one for each
+    /// compute unit (of RDNA: each workgroup processor).
+    Persistent(Option<u32>),
+}
+
+/// The launches of the decode step that run as one: all before the sampler.
+fn launches(lowered: &Lowered) -> &[plan::Launch] {
+    let program = &lowered.plan.programs[lowered.plan.decode_loop.decode];
+    let sampler = lowered.plan.programs[lowered.plan.decode_loop.sample].launches.len();
+    &program.launches[..program.launches.len().saturating_sub(sampler)]
+}
+
+/// Work-items of the largest workgroup of the decode step, the sampler's aside.
+pub(crate) fn work_items(lowered: &Lowered) -> u32 {
+    let kernels = launches(lowered).iter().map(|launch| &lowered.kernels[launch.kernel]);
+    kernels.map(|kernel| kernel.text.workgroup).max().unwrap_or(0)
+}
+
+/// Adds the persistent kernel; gives the step, to be checked and put into the plan when the
+/// kernel's code is known.
+pub(crate) fn lower(
+    lowered: &mut Lowered,
+    target: &GpuTarget,
+    streams: Option<u32>,
+) -> Result<PersistentStep, LowerError> {
+    let fail = |what: String| LowerError::Persistent { target: target.name.to_string(), what };
+    let residency = residency(target);
+    let decode = lowered.plan.decode_loop.decode;
+    let launches = launches(lowered);
+    let mut bodies: Vec<usize> = vec![];
+    for launch in launches {
+        if !bodies.contains(&launch.kernel) {
+            bodies.push(launch.kernel);
+        }
+    }
+    let sources: Vec<&KernelSource> = bodies.iter().map(|&body| &lowered.kernels[body]).collect();
+    let parsed: Result<Vec<Body<'_>>, String> =
+        sources.iter().enumerate().map(|(index, source)| Body::new(index, source)).collect();
+    let text = kernel::kernel(NAME, &parsed.map_err(fail)?, target).map_err(fail)?;
+    let scheduler = Scheduler {
+        plan: &lowered.plan,
+        launches,
+        sources: launches.iter().map(|launch| &lowered.kernels[launch.kernel]).collect(),
+        prefetch_bytes: kernel::prefetch_bytes(text.workgroup, target),
+    };
+    let count = streams.unwrap_or(residency.units);
+    let assignment = Assignment { streams: count as usize, dies: target.dies as usize };
+    let (streams, flags) = scheduler.run(assignment).map_err(fail)?;
+    let step = PersistentStep {
+        version: PERSISTENT_VERSION,
+        program: decode,
+        launches: launches.len(),
+        kernel: lowered.kernels.len(),
+        bodies,
+        residency,
+        flags,
+        streams,
+    };
+    let source = KernelSource {
+        stem: NAME.to_string(),
+        summary: format!("streams of {} kernels", step.bodies.len()),
+        text,
+        items: plan::Expr::from(i64::from(count)),
+        args: [0, 1, 2].map(ArgRole::Buffer).to_vec(),
+        scratch_bytes: 0,
+        streams_weights: true,
+        work: None,
+        numerics: Numerics::default(),
+        first_reads: vec![],
+    };
+    lowered.plan.kernels.push(source.entry());
+    lowered.kernels.push(source);
+    Ok(step)
+}
+
+/// What the chip holds at once.
+fn residency(target: &GpuTarget) -> Residency {
+    // Both halves of a workgroup processor work as one unit.
+    let halves = if target.wave == 32 { 2 } else { 1 };
+    Residency {
+        units: target.compute_units / halves,
+        simds: target.simds(),
+        wave: target.wave,
+        lds_bytes: target.lds_bytes * halves,
+    }
+}
