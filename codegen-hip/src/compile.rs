@@ -126,6 +126,11 @@ pub enum CompileError {
     /// The plan does not verify: our bug.
     #[error("internal error: the plan is wrong: {0}")]
     Plan(#[from] plan::PlanError),
+    /// The decode step must not run as one kernel: too many workgroups were asked for, or our bug.
+    #[error(
+        "the decode step cannot run as one kernel: {0}; give `--decode persistent:N` a smaller N"
+    )]
+    Persistent(plan::PersistentError),
     /// A weight cannot be read or converted.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -278,10 +283,10 @@ pub fn compile_schedule(
     for (kernel, object) in lowered.plan.kernels.iter_mut().zip(&objects) {
         kernel.facts = object.facts.clone();
     }
-    if persistent.is_some() {
-        lowered.plan.persistent = persistent;
-        lowered.plan.verify()?;
+    if let Some(step) = &persistent {
+        plan::check_persistent(&lowered.plan, step).map_err(CompileError::Persistent)?;
     }
+    lowered.plan.persistent = persistent;
     clock.phase("link");
     let code = link_shared_object(&objects, target)?;
     Ok(CompiledTarget { target: target.clone(), module, lowered, code })

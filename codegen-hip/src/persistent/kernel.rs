@@ -111,9 +111,6 @@ struct Streams<'a> {
 impl Streams<'_> {
     fn emit(&self, k: &mut Builder) {
         let stream = k.workgroup();
-        let step = k.offset_const(self.sync, SyncLayout::STEP.into());
-        let step = k.load(step, Elem::I32);
-        let step = k.first_lane(step);
         let start = self.word(k, stream);
         k.while_loop(
             [start],
@@ -123,13 +120,19 @@ impl Streams<'_> {
                 k.cmp(Cmp::Ne, opcode, end)
             },
             |k, [record]| {
-                self.wait(k, record, step);
+                self.wait(k, record);
                 self.run(k, record);
                 self.signal(k, record);
                 [k.add_const(record, RECORD_WORDS as i64)]
             },
         );
-        self.end(k, step);
+        self.end(k);
+    }
+
+    /// How many steps have ended. Nobody changes it before all streams have.
+    fn step(&self, k: &mut Builder) -> Value {
+        let at = k.offset_const(self.sync, SyncLayout::STEP.into());
+        k.load_polled(at, Scope::Device)
     }
 
     /// Word `index` of the code.
@@ -163,7 +166,7 @@ impl Streams<'_> {
     }
 
     /// The workgroup waits for what a record waits for.
-    fn wait(&self, k: &mut Builder, record: Value, step: Value) {
+    fn wait(&self, k: &mut Builder, record: Value) {
         let waits = self.field(k, record, Field::Waits);
         let zero = k.i32(0);
         let any = k.cmp(Cmp::Gt, waits, zero);
@@ -174,7 +177,7 @@ impl Streams<'_> {
                 first,
                 |k| {
                     let first = self.is_first(k);
-                    k.if_then(first, |k| self.poll(k, record, waits, step));
+                    k.if_then(first, |k| self.poll(k, record, waits));
                     []
                 },
                 |k| {
@@ -187,8 +190,8 @@ impl Streams<'_> {
     }
 
     /// One work-item waits for all flags of a record.
-    fn poll(&self, k: &mut Builder, record: Value, waits: Value, step: Value) {
-        let zero = k.i32(0);
+    fn poll(&self, k: &mut Builder, record: Value, waits: Value) {
+        let (step, zero) = (self.step(k), k.i32(0));
         k.for_loop(zero, waits, 1, [], |k, index, []| {
             let before = k.mul_const(index, Field::TRIPLE as i64);
             let at = k.add(record, before);
@@ -250,13 +253,15 @@ impl Streams<'_> {
 
     /// Runs the workgroups of a record.
     fn run(&self, k: &mut Builder, record: Value) {
-        let opcode = self.field(k, record, Field::Opcode);
+        let mut opcode = self.field(k, record, Field::Opcode);
         let first_slot = self.field(k, record, Field::Arguments);
         let first = self.field(k, record, Field::First);
         let count = self.field(k, record, Field::Count);
         let end = k.add(first, count);
         for (index, body) in self.bodies.iter().enumerate() {
             let this = k.i32(index as i32);
+            // One by one: of a switch the back end makes a flag for each case, in registers.
+            opcode = k.opaque_uniform(opcode);
             let here = k.cmp(Cmp::Eq, opcode, this);
             k.if_then(here, |k| {
                 k.for_loop(first, end, 1, [], |k, workgroup, []| {
@@ -317,11 +322,12 @@ impl Streams<'_> {
         });
     }
 
-    /// The last stream to end makes it a step. Until then none of them has ended, so all have read
-    /// the same number.
-    fn end(&self, k: &mut Builder, step: Value) {
+    /// The last stream to end makes it a step. Until then not all have ended, so all read the same
+    /// number. One work-item reads it and counts, so that no wave of a stream is behind.
+    fn end(&self, k: &mut Builder) {
         let first = self.is_first(k);
         k.if_then(first, |k| {
+            let step = self.step(k);
             let [ended, steps] = [SyncLayout::ENDED, SyncLayout::STEP]
                 .map(|offset| k.offset_const(self.sync, offset.into()));
             let (zero, one) = (k.i32(0), k.i32(1));

@@ -15,6 +15,8 @@ use crate::lower_schedule::{LowerError, Lowered};
 use crate::target::GpuTarget;
 use kernel::Body;
 use schedule::{Assignment, Scheduler};
+use std::str::FromStr;
+use thiserror::Error;
 use waveloom_ir::Numerics;
 use waveloom_plan::persistent::{PERSISTENT_VERSION, Residency};
 use waveloom_plan::{self as plan, PersistentStep};
@@ -33,6 +35,31 @@ pub enum DecodeForm {
     Persistent(Option<u32>),
 }
 
+impl FromStr for DecodeForm {
+    type Err = UnknownForm;
+
+    /// `launches`, `persistent` or `persistent:N`.
+    fn from_str(text: &str) -> Result<DecodeForm, UnknownForm> {
+        let unknown = || UnknownForm(text.to_string());
+        match text.split_once(':') {
+            None if text == "launches" => Ok(DecodeForm::Launches),
+            None if text == "persistent" => Ok(DecodeForm::Persistent(None)),
+            Some(("persistent", count)) => {
+                let count = count.parse().ok().filter(|count| *count > 0);
+                Ok(DecodeForm::Persistent(Some(count.ok_or_else(unknown)?)))
+            }
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// Not a form of the decode step.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "unknown form of decode `{0}`: give launches, persistent, or persistent:N for N workgroups"
+)]
+pub struct UnknownForm(String);
+
 /// The launches of the decode step that run as one: all before the sampler.
 fn launches(lowered: &Lowered) -> &[plan::Launch] {
     let program = &lowered.plan.programs[lowered.plan.decode_loop.decode];
@@ -40,10 +67,11 @@ fn launches(lowered: &Lowered) -> &[plan::Launch] {
     &program.launches[..program.launches.len().saturating_sub(sampler)]
 }
 
-/// Work-items of the largest workgroup of the decode step, the sampler's aside.
+/// Work-items that all workgroups of the decode step can have, the sampler's aside: those of the
+/// largest, or the next power of two.
 pub(crate) fn work_items(lowered: &Lowered) -> u32 {
     let kernels = launches(lowered).iter().map(|launch| &lowered.kernels[launch.kernel]);
-    kernels.map(|kernel| kernel.text.workgroup).max().unwrap_or(0)
+    kernels.map(|kernel| kernel.text.workgroup).max().unwrap_or(0).next_power_of_two()
 }
 
 /// Adds the persistent kernel; gives the step, to be checked and put into the plan when the

@@ -1,6 +1,7 @@
 //! How work is divided, which waits stay, and what becomes of a kernel's text. That streams compute
 //! what launches do is shown end to end, on the emulator.
 
+use super::DecodeForm;
 use super::kernel::Body;
 use super::schedule::{Assignment, divide, elide_waits, number_flags};
 use crate::kernels::KernelSource;
@@ -16,6 +17,21 @@ fn instruction(launch: u32, waits: &[(u32, u32)]) -> Instruction {
         waits: waits.iter().map(|&(flag, value)| Wait { flag, value }).collect(),
         signal: Some(launch),
         prefetches: vec![Prefetch { slot: 0, offset: 0, bytes: 16 }],
+    }
+}
+
+#[test]
+fn forms_have_names() {
+    for (text, form) in [
+        ("launches", DecodeForm::Launches),
+        ("persistent", DecodeForm::Persistent(None)),
+        ("persistent:12", DecodeForm::Persistent(Some(12))),
+    ] {
+        assert_eq!(text.parse(), Ok(form));
+    }
+    for text in ["", "persistent:", "persistent:0", "launches:3", "graph"] {
+        let error = text.parse::<DecodeForm>().unwrap_err().to_string();
+        assert!(error.starts_with(&format!("unknown form of decode `{text}`: give ")), "{error}");
     }
 }
 

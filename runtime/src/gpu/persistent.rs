@@ -20,18 +20,21 @@ pub struct Persistent {
     memory: [DeviceMemory; 3],
 }
 
-/// Why a device that has so many units runs a plan's persistent step launch by launch, if it does:
-/// streams that wait for one that has no place on the chip would never end.
-pub fn too_small(plan: &Plan, step: &PersistentStep, units: u32) -> Option<String> {
-    let kernel = plan.kernels.get(step.kernel)?;
+/// Why a device that has so many units runs a persistent step launch by launch, if it does: streams
+/// that wait for one that has no place on the chip would never end. `kernel` runs the streams.
+pub fn too_small(
+    step: &PersistentStep,
+    kernel: &waveloom_plan::Kernel,
+    units: u32,
+) -> Option<String> {
     let per_unit = step.residency.per_unit(kernel.workgroup, kernel.facts.as_ref()?);
     let resident = u64::from(per_unit) * u64::from(units);
     let streams = step.streams.len();
     (streams as u64 > resident).then(|| {
         format!(
-            "the decode step was compiled for {streams} workgroups at once and this device holds \
-             {resident} of them: it runs launch by launch; `--decode persistent:{resident}` compiles \
-             for this device"
+            "the decode step was compiled to run on {streams} workgroups at once, and this device \
+             has room for {resident}: it runs launch by launch; recompile the model with \
+             `--decode persistent:{resident}`"
         )
     })
 }
@@ -79,7 +82,7 @@ impl Persistent {
 }
 
 /// The argument slots of a program's first launches.
-fn arguments(program: &Program<Kernel>, launches: usize, at_load: &Symbols) -> Option<Vec<u64>> {
+fn arguments<K>(program: &Program<K>, launches: usize, at_load: &Symbols) -> Option<Vec<u64>> {
     let end = launches
         .checked_sub(1)
         .map_or(Some(0), |last| program.launches.get(last).map(|launch| launch.args.end))?;
@@ -93,13 +96,13 @@ fn arguments(program: &Program<Kernel>, launches: usize, at_load: &Symbols) -> O
 }
 
 /// A program with `kernel` in the place of its first launches.
-fn shortened(
-    program: &Program<Kernel>,
+fn shortened<K: Copy>(
+    program: &Program<K>,
     launches: usize,
-    kernel: Kernel,
+    kernel: K,
     grid: i64,
     arguments: Vec<u64>,
-) -> Option<Program<Kernel>> {
+) -> Option<Program<K>> {
     let rest = program.launches.get(launches..)?;
     let before = rest.first().map_or(program.table.len(), |launch| launch.args.start);
     let moved = |slot: usize| slot - before + arguments.len();
@@ -118,4 +121,71 @@ fn shortened(
         table: [&arguments[..], &program.table[before..]].concat(),
         values,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use waveloom_plan::persistent::{PERSISTENT_VERSION, Residency};
+    use waveloom_plan::{CodeFacts, Kernel};
+
+    /// Three launches: of the slots 1 is the context length, 4 it plus one.
+    fn program() -> Program<&'static str> {
+        let launch = |kernel, args| Launch { kernel, grid: 0, args };
+        let context = Expr::Symbol(0);
+        Program {
+            launches: vec![launch("a", 0..2), launch("b", 2..3), launch("c", 3..5)],
+            values: vec![7.into(), context.clone(), context + 1.into()],
+            patches: vec![(1, 1), (4, 2)],
+            table: vec![100, 0, 102, 103, 0],
+        }
+    }
+
+    #[test]
+    fn the_table_has_the_arguments_of_the_launches_in_streams() {
+        assert_eq!(arguments(&program(), 2, &[512]), Some(vec![100, 512, 102]));
+        assert_eq!(arguments(&program(), 3, &[512]), Some(vec![100, 512, 102, 103, 513]));
+        assert_eq!(arguments(&program(), 4, &[512]), None);
+    }
+
+    #[test]
+    fn one_launch_stands_for_the_first_ones() {
+        let program = shortened(&program(), 2, "streams", 304, vec![1, 2, 3]).unwrap();
+        let launches: Vec<_> = program
+            .launches
+            .iter()
+            .map(|launch| (launch.kernel, program.values[launch.grid].clone(), launch.args.clone()))
+            .collect();
+        assert_eq!(launches, [("streams", 304.into(), 0..3), ("c", 7.into(), 3..5)]);
+        assert_eq!(program.table, [1, 2, 3, 103, 0]);
+        assert_eq!(program.patches, [(4, 2)]);
+    }
+
+    #[test]
+    fn a_device_without_room_for_all_streams_is_told() {
+        let facts = CodeFacts { waves_per_simd: 3, lds_bytes: 40 << 10, ..CodeFacts::default() };
+        let kernel = Kernel {
+            name: "decode_step".into(),
+            summary: String::new(),
+            workgroup: 256,
+            work: None,
+            facts: Some(facts),
+        };
+        let step = PersistentStep {
+            version: PERSISTENT_VERSION,
+            program: 0,
+            launches: 0,
+            kernel: 0,
+            bodies: vec![],
+            residency: Residency { units: 304, simds: 4, wave: 64, lds_bytes: 64 << 10 },
+            flags: 0,
+            streams: vec![vec![]; 304],
+        };
+        assert_eq!(too_small(&step, &kernel, 304), None);
+        assert_eq!(
+            too_small(&step, &kernel, 228).unwrap(),
+            "the decode step was compiled to run on 304 workgroups at once, and this device has room \
+             for 228: it runs launch by launch; recompile the model with `--decode persistent:228`"
+        );
+    }
 }

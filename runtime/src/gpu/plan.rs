@@ -69,7 +69,10 @@ impl GpuPlan {
         let mut at_load: Vec<i64> = plan.symbols.iter().map(|symbol| symbol.min).collect();
         at_load[plan.decode_loop.context] = i64::from(layout.context);
         let resolved = program::resolve(plan, &places)?;
-        let notice = plan.persistent.as_ref().and_then(|step| too_small(plan, step, units));
+        let notice = plan
+            .persistent
+            .as_ref()
+            .and_then(|step| too_small(step, &plan.kernels[step.kernel], units));
         let step = plan.persistent.as_ref().filter(|_| notice.is_none());
         let persistent = step.map(|step| {
             let (kernel, program) = (code.kernels[step.kernel], &resolved[step.program]);

@@ -11,7 +11,8 @@ use waveloom_cli::{Failure, format, output};
 use waveloom_codegen_hip::compile::{
     CompileOptions, CompileReport, Observer, Source, TargetReport, compile,
 };
-use waveloom_codegen_hip::{DecodeForm, KernelDump, Target};
+use waveloom_codegen_hip::persistent::UnknownForm;
+use waveloom_codegen_hip::{KernelDump, Target};
 use waveloom_frontend::{ImportError, ImportOptions, Imported, import};
 use waveloom_passes::{PassEvent, WeightDtype};
 
@@ -51,23 +52,9 @@ fn compile_options(args: &CompileArgs) -> Result<CompileOptions, Failure> {
         args.target.iter().map(|name| Target::from_name(name)).collect();
     let dtype = WeightDtype::parse(&args.dtype)
         .ok_or_else(|| Failure::new(format!("unknown dtype `{}`", args.dtype)))?;
-    Ok(CompileOptions { targets: targets?, dtype, decode: decode_form(&args.decode)? })
-}
-
-fn decode_form(text: &str) -> Result<DecodeForm, Failure> {
-    let unknown = || {
-        Failure::new(format!("unknown form of decode `{text}`"))
-            .with_help("launches, persistent, or persistent:N for N workgroups")
-    };
-    match text.split_once(':') {
-        None if text == "launches" => Ok(DecodeForm::Launches),
-        None if text == "persistent" => Ok(DecodeForm::Persistent(None)),
-        Some(("persistent", count)) => {
-            let count = count.parse().ok().filter(|count| *count > 0).ok_or_else(unknown)?;
-            Ok(DecodeForm::Persistent(Some(count)))
-        }
-        _ => Err(unknown()),
-    }
+    let decode =
+        args.decode.parse().map_err(|error: UnknownForm| Failure::new(error.to_string()))?;
+    Ok(CompileOptions { targets: targets?, dtype, decode })
 }
 
 fn import_options(args: &CompileArgs) -> ImportOptions {

@@ -5,12 +5,12 @@ use crate::progress::Progress;
 use std::path::{Path, PathBuf};
 use waveloom_cli::args::VerifyArgs;
 use waveloom_cli::{Failure, format, output};
-use waveloom_codegen_hip::{DecodeForm, KernelDump};
 use waveloom_codegen_hip::Target;
 use waveloom_codegen_hip::compile::{
     Clock, CompileOptions, CompiledTarget, Observer, Source, compile_schedule, compile_targets,
     write,
 };
+use waveloom_codegen_hip::{DecodeForm, KernelDump};
 use waveloom_frontend::{ImportOptions, import};
 use waveloom_ir::{Numerics, Weights};
 use waveloom_passes::{PassEvent, WeightDtype};
@@ -94,7 +94,8 @@ fn run_again(args: &VerifyArgs) -> Result<Report, Failure> {
     let mut watcher = Console::new(args);
     let (module, schedule) = (source.module.clone(), reproducer.schedule());
     let mut clock = Clock::new(&mut watcher);
-    let compiled = compile_schedule(&source, module, &schedule, &target, DecodeForm::Launches, &mut clock)?;
+    let compiled =
+        compile_schedule(&source, module, &schedule, &target, DecodeForm::Launches, &mut clock)?;
     let compiled = vec![compiled];
     let file = TemporaryFile::new()?;
     write(&source, &compiled, &file.path)?;
