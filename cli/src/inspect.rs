@@ -291,11 +291,16 @@ impl Kernel {
     fn fact_columns(&self) -> Vec<String> {
         let facts = self.facts.clone().unwrap_or_default();
         let hot = facts.hot_loop.clone().unwrap_or_default();
+        // Of PTX the driver decides on registers.
+        let known = |number: u32| match facts.vgprs {
+            0 => "-".to_string(),
+            _ => number.to_string(),
+        };
         vec![
-            facts.vgprs.to_string(),
+            known(facts.vgprs),
             format!("{}", facts.spills + facts.private_bytes),
             facts.lds_bytes.to_string(),
-            format!("{}/{}", facts.waves_per_simd, facts.planned_waves_per_simd),
+            format!("{}/{}", known(facts.waves_per_simd), facts.planned_waves_per_simd),
             format!("{}/{}", hot.matrix, hot.instructions),
             format!("{}+{}", hot.wide_loads, hot.narrow_loads),
             self.bytes.map(|bytes| bytes.to_string()).unwrap_or_default(),

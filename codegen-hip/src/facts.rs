@@ -1,14 +1,24 @@
 //! What a GPU kernel's assembly says about it: registers, LDS, occupancy, what is in its hot loop.
 //!
-//! Read from LLVM's assembly text, whose metadata block and labels are stable.
+//! Read from LLVM's assembly text, whose metadata block and labels are stable. PTX knows no registers:
+//! the driver's compiler decides on those, and on what is spilled.
+
+mod ptx;
 
 use crate::lower::KernelText;
-use crate::target::GpuTarget;
+use crate::target::{GpuTarget, Platform};
 use std::cmp::Reverse;
 use waveloom_plan::{CodeFacts, LoopFacts};
 
 /// Reads off a kernel's assembly what it needs and does.
 pub fn code_facts(assembly: &str, kernel: &KernelText, target: &GpuTarget) -> CodeFacts {
+    match target.platform {
+        Platform::Amd => amd_facts(assembly, kernel, target),
+        Platform::Nvidia => ptx::facts(assembly, kernel),
+    }
+}
+
+fn amd_facts(assembly: &str, kernel: &KernelText, target: &GpuTarget) -> CodeFacts {
     let metadata = |key: &str| -> u32 {
         let lines = assembly.lines().map(|line| line.trim_start().trim_start_matches("- "));
         let mut values = lines.filter_map(|line| line.strip_prefix(key)?.trim().parse().ok());
@@ -26,9 +36,22 @@ pub fn code_facts(assembly: &str, kernel: &KernelText, target: &GpuTarget) -> Co
         waves_per_simd: target.occupancy(vgprs, lds_bytes, kernel.workgroup),
         planned_waves_per_simd: kernel.planned_waves,
         instructions: lines.iter().filter(|line| line.is_instruction()).count() as u32,
-        hot_loop: hot_loop(&lines),
+        hot_loop: hot_loop(&lines, &AMD),
     }
 }
+
+/// How a platform's instructions are called.
+struct Dialect {
+    /// Whether a mnemonic may jump to the label that is its operand.
+    jumps: fn(&str) -> bool,
+    /// Counts an instruction, mnemonic and operands.
+    count: fn(&mut LoopFacts, &str, &str),
+}
+
+const AMD: Dialect = Dialect {
+    jumps: |mnemonic| mnemonic.starts_with("s_cbranch") || mnemonic.starts_with("s_branch"),
+    count: count_amd,
+};
 
 /// A line of assembly that does something.
 #[derive(Clone, Copy)]
@@ -60,11 +83,11 @@ fn body(assembly: &str) -> Vec<Line<'_>> {
 }
 
 /// The innermost loop with the most matrix operations; where none has any, the most loads.
-fn hot_loop(lines: &[Line<'_>]) -> Option<LoopFacts> {
+fn hot_loop(lines: &[Line<'_>], dialect: &Dialect) -> Option<LoopFacts> {
     let mut loops: Vec<(usize, usize)> = vec![];
     for (end, line) in lines.iter().enumerate() {
         let Line::Instruction { mnemonic, operands } = line else { continue };
-        if !mnemonic.starts_with("s_cbranch") && !mnemonic.starts_with("s_branch") {
+        if !(dialect.jumps)(mnemonic) {
             continue;
         }
         let is_target = |line: &Line<'_>| matches!(line, Line::Label(l) if *l == operands.trim());
@@ -75,7 +98,7 @@ fn hot_loop(lines: &[Line<'_>]) -> Option<LoopFacts> {
     let innermost = loops.iter().filter(|(start, end)| {
         !loops.iter().any(|(a, b)| (a, b) != (start, end) && start <= a && b <= end)
     });
-    let facts = innermost.map(|&(start, end)| loop_facts(&lines[start..=end]));
+    let facts = innermost.map(|&(start, end)| loop_facts(&lines[start..=end], dialect));
     // Of two forms of one loop the shorter one runs more often: the other one is for edges.
     facts.max_by_key(|facts| {
         let loads = facts.wide_loads + facts.narrow_loads;
@@ -83,23 +106,27 @@ fn hot_loop(lines: &[Line<'_>]) -> Option<LoopFacts> {
     })
 }
 
-fn loop_facts(lines: &[Line<'_>]) -> LoopFacts {
+fn loop_facts(lines: &[Line<'_>], dialect: &Dialect) -> LoopFacts {
     let mut facts = LoopFacts::default();
     for line in lines {
         let Line::Instruction { mnemonic, operands } = line else { continue };
         facts.instructions += 1;
-        facts.matrix += u32::from(mnemonic.contains("mfma") || mnemonic.contains("wmma"));
-        if mnemonic.starts_with("global_load") || mnemonic.starts_with("buffer_load") {
-            let wide = mnemonic.ends_with("x4") || mnemonic.ends_with("b128");
-            facts.wide_loads += u32::from(wide);
-            facts.narrow_loads += u32::from(!wide);
-        }
-        facts.full_waits += u32::from(
-            mnemonic.starts_with("s_waitcnt") && operands.contains("vmcnt(0)")
-                || mnemonic.starts_with("s_wait_loadcnt") && operands.trim() == "0x0",
-        );
+        (dialect.count)(&mut facts, mnemonic, operands);
     }
     facts
+}
+
+fn count_amd(facts: &mut LoopFacts, mnemonic: &str, operands: &str) {
+    facts.matrix += u32::from(mnemonic.contains("mfma") || mnemonic.contains("wmma"));
+    if mnemonic.starts_with("global_load") || mnemonic.starts_with("buffer_load") {
+        let wide = mnemonic.ends_with("x4") || mnemonic.ends_with("b128");
+        facts.wide_loads += u32::from(wide);
+        facts.narrow_loads += u32::from(!wide);
+    }
+    facts.full_waits += u32::from(
+        mnemonic.starts_with("s_waitcnt") && operands.contains("vmcnt(0)")
+            || mnemonic.starts_with("s_wait_loadcnt") && operands.trim() == "0x0",
+    );
 }
 
 #[cfg(test)]
@@ -117,7 +144,7 @@ mod tests {
         for name in CHIPS {
             let target = Target::from_name(name).unwrap();
             let Target::Gpu(amd) = &target else { panic!("{name} is a GPU") };
-            let mut draft = Draft::for_gpu("k", 256);
+            let mut draft = Draft::for_gpu("k", 256, amd);
             let (from, to, count) =
                 (draft.buffer(0), draft.buffer(1), draft.number(waveloom_plan::Expr::Symbol(0)));
             let k = &mut draft.builder;
@@ -157,7 +184,7 @@ mod tests {
             let target = Target::from_name(name).unwrap();
             let Target::Gpu(gpu) = &target else { panic!("{name} is a GPU") };
             let facts = |planned: u32| {
-                let mut draft = Draft::for_gpu("k", 64);
+                let mut draft = Draft::for_gpu("k", 64, gpu);
                 let (from, to) = (draft.buffer(0), draft.buffer(1));
                 let k = &mut draft.builder;
                 k.plan_waves(planned);

@@ -2,7 +2,9 @@
 #![allow(unsafe_code)]
 
 mod metadata;
+mod ptx;
 
+use crate::target::{GpuTarget, Platform};
 use crate::{CodegenError, CompiledKernel, Target};
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::Path;
@@ -24,11 +26,15 @@ unsafe extern "C" {
 }
 
 /// Links kernels into a shared object that exports each under its name and depends on nothing; for
-/// an AMD GPU that is a code object. The same kernels in the same order give the same bytes.
+/// an AMD GPU that is a code object, for an NVIDIA GPU one text of PTX. The same kernels in the same
+/// order give the same bytes.
 pub fn link_shared_object(
     kernels: &[CompiledKernel],
     target: &Target,
 ) -> Result<Vec<u8>, CodegenError> {
+    if let Target::Gpu(GpuTarget { platform: Platform::Nvidia, .. }) = target {
+        return ptx::link(kernels);
+    }
     let directory = tempfile::tempdir()?;
     let output = directory.path().join("out.so");
     let mut arguments = vec![

@@ -10,6 +10,8 @@
 
 use crate::elf::undefined_symbols;
 use crate::facts::code_facts;
+use crate::mlir::gpu::SHARED;
+use crate::target::{GpuTarget, Platform};
 use crate::{CodegenError, Target};
 use inkwell::OptimizationLevel;
 use inkwell::attributes::AttributeLoc;
@@ -44,10 +46,20 @@ const AMD_PASSES: &str = "function(simplifycfg,early-cse<memssa>,instcombine<no-
                           loop-mssa(loop-rotate<header-duplication>,licm),gvn,\
                           instcombine<no-verify-fixpoint>,simplifycfg),amdgpu-attributor";
 
+/// The same for NVIDIA GPUs, where LLVM's code generation has no scheduling to speak of: the driver's
+/// compiler does that.
+const NVIDIA_PASSES: &str = "function(simplifycfg,early-cse<memssa>,\
+                             instcombine<no-verify-fixpoint>,\
+                             loop-mssa(loop-rotate<header-duplication>,licm),gvn,\
+                             instcombine<no-verify-fixpoint>,simplifycfg)";
+
 /// Then, where a kernel has functions: they become part of it. Not before, so that nothing is moved
 /// from one into the loop around all.
 const INLINE: &str = "always-inline,function(simplifycfg,early-cse<memssa>,\
                       instcombine<no-verify-fixpoint>,simplifycfg),amdgpu-attributor";
+
+/// What kernels' variable in shared memory is called in PTX: as nothing else is.
+pub(crate) const PTX_SHARED: &str = "waveloom_shared";
 
 /// Version of the code objects: the newest that every release of HIP since 5.3 loads.
 const CODE_OBJECT_VERSION: u64 = 500;
@@ -84,7 +96,7 @@ impl KernelText {
 pub struct CompiledKernel {
     /// Its symbol.
     pub name: String,
-    /// A relocatable ELF object.
+    /// A relocatable ELF object; for an NVIDIA GPU, PTX.
     pub object: Vec<u8>,
     /// What was found in the code, for a GPU.
     pub facts: Option<CodeFacts>,
@@ -146,8 +158,18 @@ pub fn compile(
             assembly: assembly()?,
         }),
     };
-    let object = back_end.emit(&machine, &llvm, FileType::Object)?;
-    check_undefined(&kernel.name, &object)?;
+    let object = match target {
+        Target::Gpu(GpuTarget { platform: Platform::Nvidia, .. }) => {
+            let text = assembly()?;
+            check_calls(&kernel.name, &text)?;
+            text.into_bytes()
+        }
+        _ => {
+            let object = back_end.emit(&machine, &llvm, FileType::Object)?;
+            check_undefined(&kernel.name, &object)?;
+            object
+        }
+    };
     Ok(CompiledKernel { name: kernel.name.clone(), object, facts, dump })
 }
 
@@ -204,7 +226,7 @@ pub(crate) fn assemble(text: &str, target: &Target) -> Result<Vec<u8>, CodegenEr
     let context = LlvmContext::create();
     let module = context.create_module("assembly");
     module.set_inline_assembly(text);
-    if let Target::Gpu(_) = target {
+    if let Target::Gpu(GpuTarget { platform: Platform::Amd, .. }) = target {
         set_code_object_version(&module, &context);
     }
     let name = "metadata".to_string();
@@ -267,7 +289,10 @@ impl BackEnd<'_> {
         let config = InitializationConfig { disassembler: false, ..Default::default() };
         match self.target {
             Target::Cpu(_) => LlvmTarget::initialize_x86(&config),
-            Target::Gpu(_) => LlvmTarget::initialize_amd_gpu(&config),
+            Target::Gpu(target) => match target.platform {
+                Platform::Amd => LlvmTarget::initialize_amd_gpu(&config),
+                Platform::Nvidia => LlvmTarget::initialize_nvptx(&config),
+            },
         }
         let triple = TargetTriple::create(self.target.triple());
         LlvmTarget::from_triple(&triple)
@@ -302,7 +327,9 @@ impl BackEnd<'_> {
             function.add_attribute(AttributeLoc::Function, nounwind);
             let is_kernel = function.get_name().to_bytes() == self.kernel.name.as_bytes();
             match self.target {
-                Target::Gpu(_) if is_kernel => self.make_gpu_kernel(function, context),
+                Target::Gpu(target) if is_kernel => {
+                    self.make_gpu_kernel(function, context, target);
+                }
                 Target::Gpu(_) => {
                     has_functions = true;
                     make_inlined(function, context);
@@ -310,12 +337,18 @@ impl BackEnd<'_> {
                 Target::Cpu(_) => {}
             }
         }
+        if let Target::Gpu(GpuTarget { platform: Platform::Nvidia, .. }) = self.target
+            && let Some(shared) = module.get_global(SHARED)
+        {
+            shared.set_name(PTX_SHARED);
+        }
         let passes = match self.target {
             Target::Cpu(_) => PASSES,
-            Target::Gpu(_) => {
+            Target::Gpu(GpuTarget { platform: Platform::Amd, .. }) => {
                 set_code_object_version(module, context);
                 AMD_PASSES
             }
+            Target::Gpu(GpuTarget { platform: Platform::Nvidia, .. }) => NVIDIA_PASSES,
         };
         let pipelines = if has_functions { vec![passes, INLINE] } else { vec![passes] };
         for passes in pipelines {
@@ -327,27 +360,41 @@ impl BackEnd<'_> {
         Ok(machine)
     }
 
-    /// Makes a function an entry point of a code object, and says what the back end must know of
-    /// its launches: the exact size of a workgroup decides how many registers a work-item may use.
+    /// Makes a function an entry point, and says what the back end must know of its launches: the
+    /// exact size of a workgroup decides how many registers a work-item may use.
     ///
     /// So does the number of waves that were planned for each SIMD. It is the least (there is no
-    /// upper bound) that registers must leave room for; LLVM spills rather than use more, and
-    /// ignores a number that the workgroup or its LDS make impossible: hence the checks of
+    /// upper bound) that registers must leave room for; the compiler spills rather than use more,
+    /// and LLVM ignores a number that the workgroup or its LDS make impossible: hence the checks of
     /// `CodeFacts`.
-    fn make_gpu_kernel(&self, function: FunctionValue, context: &LlvmContext) {
-        // llvm::CallingConv::AMDGPU_KERNEL.
-        function.set_call_conventions(91);
-        let workgroup = self.kernel.workgroup;
-        for (key, value) in [
-            ("amdgpu-flat-work-group-size", format!("{workgroup},{workgroup}").as_str()),
-            ("uniform-work-group-size", "true"),
-        ] {
-            let attribute = context.create_string_attribute(key, value);
-            function.add_attribute(AttributeLoc::Function, attribute);
+    fn make_gpu_kernel(&self, function: FunctionValue, context: &LlvmContext, target: &GpuTarget) {
+        let KernelText { workgroup, planned_waves, .. } = *self.kernel;
+        let mut attributes = vec![];
+        match target.platform {
+            Platform::Amd => {
+                // llvm::CallingConv::AMDGPU_KERNEL.
+                function.set_call_conventions(91);
+                attributes.extend([
+                    ("amdgpu-flat-work-group-size", format!("{workgroup},{workgroup}")),
+                    ("uniform-work-group-size", "true".to_string()),
+                ]);
+                if planned_waves > 1 {
+                    attributes.push(("amdgpu-waves-per-eu", planned_waves.to_string()));
+                }
+            }
+            Platform::Nvidia => {
+                // llvm::CallingConv::PTX_Kernel.
+                function.set_call_conventions(71);
+                attributes.push(("nvvm.reqntid", format!("{workgroup},1,1")));
+                // In workgroups of a multiprocessor.
+                let groups = planned_waves * target.simds() * target.wave / workgroup.max(1);
+                if groups > 1 {
+                    attributes.push(("nvvm.minctasm", groups.to_string()));
+                }
+            }
         }
-        if self.kernel.planned_waves > 1 {
-            let waves = self.kernel.planned_waves.to_string();
-            let attribute = context.create_string_attribute("amdgpu-waves-per-eu", &waves);
+        for (key, value) in attributes {
+            let attribute = context.create_string_attribute(key, &value);
             function.add_attribute(AttributeLoc::Function, attribute);
         }
     }
@@ -378,6 +425,20 @@ fn make_inlined(function: FunctionValue, context: &LlvmContext) {
 fn check_undefined(kernel: &str, object: &[u8]) -> Result<(), CodegenError> {
     let symbols = undefined_symbols(object)
         .map_err(|what| CodegenError::MalformedObject { kernel: kernel.to_string(), what })?;
+    match symbols.is_empty() {
+        true => Ok(()),
+        false => Err(CodegenError::UndefinedSymbols { kernel: kernel.to_string(), symbols }),
+    }
+}
+
+/// As [`check_undefined`], of PTX.
+fn check_calls(kernel: &str, ptx: &str) -> Result<(), CodegenError> {
+    // `.extern .func (.param .b32 func_retval0) name`, and a list of parameters on lines of its own.
+    let symbols: Vec<String> = ptx
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix(".extern"))
+        .map(|line| line.rsplit([' ', ')']).find(|word| !word.is_empty()).unwrap_or("").to_string())
+        .collect();
     match symbols.is_empty() {
         true => Ok(()),
         false => Err(CodegenError::UndefinedSymbols { kernel: kernel.to_string(), symbols }),

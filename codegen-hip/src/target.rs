@@ -3,9 +3,10 @@
 mod amd;
 mod cpu;
 mod gpu;
+mod nvidia;
 
 pub use cpu::{CpuTarget, Int8Dot};
-pub use gpu::{GpuTarget, MatrixLayout, MatrixOp, MatrixType};
+pub use gpu::{GpuTarget, MatrixLayout, MatrixOp, MatrixType, Platform};
 
 use crate::CodegenError;
 use std::fmt;
@@ -24,8 +25,10 @@ pub enum Target {
 
 impl Target {
     /// Names that [`Target::from_name`] knows.
-    pub const NAMES: &'static [&'static str] =
-        &["cpu", "cpu-v3", "cpu-v4", "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201"];
+    pub const NAMES: &'static [&'static str] = &[
+        "cpu", "cpu-v3", "cpu-v4", "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201",
+        "sm_80", "sm_89", "sm_90",
+    ];
 
     /// The target called `name`. `cpu` is the machine that compiles, with what it has.
     pub fn from_name(name: &str) -> Result<Target, CodegenError> {
@@ -47,7 +50,8 @@ impl Target {
     pub fn triple(&self) -> &'static str {
         match self {
             Target::Cpu(target) => target.triple,
-            Target::Gpu(_) => "amdgcn-amd-amdhsa",
+            Target::Gpu(GpuTarget { platform: Platform::Amd, .. }) => "amdgcn-amd-amdhsa",
+            Target::Gpu(GpuTarget { platform: Platform::Nvidia, .. }) => "nvptx64-nvidia-cuda",
         }
     }
 
@@ -141,7 +145,7 @@ mod tests {
         assert_eq!(
             error,
             "unknown target 'gfx000'; known targets: cpu, cpu-v3, cpu-v4, gfx90a, gfx942, gfx950, \
-             gfx1100, gfx1151, gfx1201"
+             gfx1100, gfx1151, gfx1201, sm_80, sm_89, sm_90"
         );
     }
 }

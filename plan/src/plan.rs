@@ -101,7 +101,8 @@ impl Machine {
 /// What can be read off a GPU kernel's machine code.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodeFacts {
-    /// Vector registers of a wave, accumulation registers included.
+    /// Vector registers of a wave, accumulation registers included; 0 where the code is PTX, for
+    /// which the driver decides on registers, spills and waves.
     pub vgprs: u32,
     /// Scalar registers of a wave.
     pub sgprs: u32,

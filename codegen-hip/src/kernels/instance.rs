@@ -3,6 +3,7 @@
 use super::{ArgRole, KernelError, KernelSource, Variant, extent_expr};
 use crate::lower_schedule::{CACHE_LENGTH, STEP_TOKENS};
 use crate::mlir::{Builder, Value};
+use crate::target::GpuTarget;
 use waveloom_ir::{DType, Dim, Function, Inst, Module, Numerics, Op, Type, ValueId};
 use waveloom_plan as plan;
 
@@ -151,9 +152,9 @@ impl Draft {
     }
 
     /// A kernel that a GPU runs in workgroups of `workgroup` work-items.
-    pub fn for_gpu(stem: impl Into<String>, workgroup: u32) -> Draft {
+    pub fn for_gpu(stem: impl Into<String>, workgroup: u32, target: &GpuTarget) -> Draft {
         let stem = stem.into();
-        Draft { builder: Builder::for_gpu(&stem, workgroup), stem, args: vec![] }
+        Draft { builder: Builder::for_gpu(&stem, workgroup, target.platform), stem, args: vec![] }
     }
 
     fn slot(&mut self, role: ArgRole) -> usize {

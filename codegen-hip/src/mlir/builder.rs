@@ -5,8 +5,11 @@
 //! nothing but this text: floating-point ops are never contracted or reassociated, `fma` is
 //! explicit.
 
+use super::gpu::{Hardware, hardware};
 use super::types::{Elem, Ty, Value};
 use crate::lower::KernelText;
+use crate::target::Platform;
+use std::collections::HashMap;
 use std::fmt::Write;
 
 /// Order of a comparison. Integers compare as signed unless the name says otherwise; a NaN
@@ -88,6 +91,18 @@ pub(super) struct Gpu {
     pub parameters: Vec<Elem>,
     /// Bytes of the local data share.
     pub shared_bytes: u32,
+    /// What its operations are.
+    pub hardware: &'static dyn Hardware,
+    /// Whether numbers that f16 cannot hold become its largest.
+    pub saturates: bool,
+    /// Sizes of buffers, where a buffer is an address.
+    pub buffer_bytes: HashMap<Value, Value>,
+}
+
+/// A value that is a structure.
+pub(super) struct Structure {
+    value: Value,
+    ty: String,
 }
 
 /// Parameters of a kernel for a CPU, by id.
@@ -103,8 +118,16 @@ impl Builder {
     }
 
     /// Starts a kernel for a GPU, to run in workgroups of `workgroup` work-items.
-    pub fn for_gpu(name: &str, workgroup: u32) -> Builder {
-        let gpu = Gpu { workgroup, planned_waves: 1, parameters: vec![], shared_bytes: 0 };
+    pub fn for_gpu(name: &str, workgroup: u32, platform: Platform) -> Builder {
+        let gpu = Gpu {
+            workgroup,
+            planned_waves: 1,
+            parameters: vec![],
+            shared_bytes: 0,
+            hardware: hardware(platform),
+            saturates: false,
+            buffer_bytes: HashMap::new(),
+        };
         Builder { abi: Abi::Gpu(gpu), ..Builder::new(name) }
     }
 
@@ -489,6 +512,11 @@ impl Builder {
     /// Floats to narrower floats, to nearest even. Not to bf16: see [`Builder::f32_to_bf16`].
     pub fn truncf(&mut self, a: Value, elem: Elem) -> Value {
         assert_ne!(elem, Elem::BF16, "truncf to bf16 would call a library function");
+        let hardware = match &self.abi {
+            Abi::Gpu(gpu) if elem == Elem::F16 => Some(gpu.hardware),
+            _ => None,
+        };
+        let a = hardware.map_or(a, |hardware| hardware.before_f16(self, a));
         self.convert("arith.truncf", a, elem)
     }
 
@@ -729,6 +757,21 @@ impl Builder {
              : (!llvm.ptr) -> ()"
         );
         self.line(&text);
+    }
+
+    /// Emits an op whose result is a structure of LLVM's of type `ty`.
+    pub(super) fn structure(&mut self, ty: &str, op: impl FnOnce(&str) -> String) -> Structure {
+        // Nothing but `member` takes it, so what type the value says does not matter.
+        let value = self.fresh(Elem::I64.scalar());
+        let text = format!("{value} = {}", op(ty));
+        self.line(&text);
+        Structure { value, ty: ty.to_string() }
+    }
+
+    /// Member `index` of a structure, an `elem`.
+    pub(super) fn member(&mut self, structure: &Structure, index: u32, elem: Elem) -> Value {
+        let Structure { value, ty } = structure;
+        self.emit(elem.scalar(), |_| format!("llvm.extractvalue {value}[{index}] : {ty}"))
     }
 
     /// An LLVM intrinsic by name, such as `llvm.x86.avx512.vpdpbusd.512`.

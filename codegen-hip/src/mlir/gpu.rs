@@ -1,9 +1,106 @@
 //! What kernels of a GPU have beyond those of a CPU: work-items, waves, the local data share,
 //! atomics, matrix operations. Index arithmetic is in `i32`.
+//!
+//! What a platform has operations of its own for is a method of [`Hardware`]: `amd`, `nvidia`.
+
+mod amd;
+#[cfg(test)]
+mod mma_by_shuffles;
+mod nvidia;
 
 use super::builder::{Builder, Cmp, Gpu};
 use super::types::{Elem, Ty, Value};
-use crate::target::{GpuTarget, MatrixLayout, MatrixOp};
+use crate::target::{GpuTarget, MatrixLayout, MatrixOp, Platform};
+
+/// The operations of a platform, by the names and contracts of the builder's methods that call
+/// them.
+pub(super) trait Hardware: std::fmt::Debug {
+    fn thread(&self, k: &mut Builder) -> Value;
+    fn workgroup(&self, k: &mut Builder) -> Value;
+    fn first_lane(&self, k: &mut Builder, value: Value) -> Value;
+    fn read_lane(&self, k: &mut Builder, value: Value, lane: Value) -> Value;
+    fn shuffle_lanes(&self, k: &mut Builder, bits: Value, source: Value) -> Value;
+    /// [`Builder::lane_xor`] of an `i32` in groups of `width` lanes that are all active.
+    fn lane_xor(&self, k: &mut Builder, bits: Value, mask: u32, width: u32, wave: u32) -> Value;
+    fn barrier(&self, k: &mut Builder, memory: Barrier);
+    fn atomic_add(&self, k: &mut Builder, address: Value, value: Value, scope: Scope) -> Value;
+    /// How LLVM calls a scope: `syncscope("…") `, or nothing.
+    fn scope(&self, scope: Scope) -> &'static str;
+    fn load_streamed(&self, k: &mut Builder, pointer: Value, ty: Ty, align: u32) -> Value;
+    fn resource_of(&self, k: &mut Builder, at: Value, bytes: Value, target: &GpuTarget) -> Value;
+    fn load_resource(
+        &self,
+        k: &mut Builder,
+        resource: Value,
+        at: [Value; 2],
+        ty: Ty,
+        outside: Outside,
+    ) -> Value;
+    fn matrix(
+        &self,
+        k: &mut Builder,
+        op: &MatrixOp,
+        a: &[Value],
+        b: &[Value],
+        c: &[Value],
+    ) -> Vec<Value>;
+    fn saturate_f16(&self, k: &mut Builder);
+    /// Numbers before they become f16.
+    fn before_f16(&self, k: &mut Builder, a: Value) -> Value;
+    fn permute_bytes(&self, k: &mut Builder, high: Value, low: Value, selector: u32) -> Value;
+    fn dot4(&self, k: &mut Builder, abc: [Value; 3], target: &GpuTarget) -> Value;
+    fn exp2_fast(&self, k: &mut Builder, x: Value) -> Value;
+    fn reciprocal_fast(&self, k: &mut Builder, x: Value) -> Value;
+    fn opaque(&self, k: &mut Builder, value: Value, uniform: bool) -> Value;
+    fn atomic_add_release(&self, k: &mut Builder, address: Value, value: Value, scope: Scope);
+    fn pause(&self, k: &mut Builder);
+    fn keep(&self, k: &mut Builder, value: Value);
+    fn opaque_with(&self, k: &mut Builder, value: Value, with: Value, uniform: bool) -> Value;
+    fn zero_of(&self, k: &mut Builder, value: Value) -> Value;
+    fn after(&self, k: &mut Builder, value: Value, other: Value) -> Value;
+    fn in_vector_register(&self, k: &mut Builder, value: Value) -> Value;
+    fn moved(&self, k: &mut Builder, value: Value) -> Value;
+    fn schedule_barrier(&self, k: &mut Builder, movable: Movable);
+}
+
+/// The operations of a platform.
+pub(super) fn hardware(platform: Platform) -> &'static dyn Hardware {
+    match platform {
+        Platform::Amd => &amd::Amd,
+        Platform::Nvidia => &nvidia::Nvidia,
+    }
+}
+
+/// What a barrier makes known to the workgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Barrier {
+    /// What was written to the local data share.
+    Shared,
+    /// All that was written.
+    All,
+}
+
+/// What lanes get that read outside of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outside {
+    /// Zeros.
+    Zeros,
+    /// Zeros, or what the buffer begins with.
+    Any,
+    /// There are none.
+    Never,
+}
+
+/// What the scheduler may move across a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Movable {
+    Nothing,
+    /// Matrix operations, reads of the local data share and scalar instructions.
+    Matrix,
+}
+
+/// What a kernel calls its local data share.
+pub(crate) const SHARED: &str = "shared";
 
 impl Gpu {
     /// Parameter `index`, whose type is known from now on.
@@ -32,7 +129,7 @@ impl Gpu {
         match self.shared_bytes {
             0 => String::new(),
             bytes => format!(
-                "  llvm.mlir.global internal @shared() {{addr_space = 3 : i32, alignment = 128 : \
+                "  llvm.mlir.global internal @{SHARED}() {{addr_space = 3 : i32, alignment = 128 : \
                  i64}} : !llvm.array<{bytes} x i8>\n"
             ),
         }
@@ -42,32 +139,29 @@ impl Gpu {
 /// Which threads a fence or an atomic orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
+    /// Those of the workgroup.
+    Workgroup,
     /// Those of the device.
     Device,
     /// Those of the device and of the host.
     System,
 }
 
-impl Scope {
-    fn syncscope(self) -> &'static str {
-        match self {
-            Scope::Device => "syncscope(\"agent\") ",
-            Scope::System => "",
-        }
-    }
-}
-
 impl Builder {
+    fn hardware(&mut self) -> &'static dyn Hardware {
+        self.gpu().hardware
+    }
+
     // ---- work-items -------------------------------------------------------------------------
 
     /// This work-item in its workgroup, `i32`.
     pub fn thread(&mut self) -> Value {
-        self.intrinsic("llvm.amdgcn.workitem.id.x", &[], Elem::I32.into())
+        self.hardware().thread(self)
     }
 
     /// This workgroup in the grid, `i32`.
     pub fn workgroup(&mut self) -> Value {
-        self.intrinsic("llvm.amdgcn.workgroup.id.x", &[], Elem::I32.into())
+        self.hardware().workgroup(self)
     }
 
     /// This work-item's lane in its wave.
@@ -75,6 +169,22 @@ impl Builder {
         let thread = self.thread();
         let mask = self.i32(target.wave as i32 - 1);
         self.and(thread, mask)
+    }
+
+    /// Where this lane is in a matrix operation: its group of K, and the first of its rows of A and
+    /// columns of B ([`crate::target::MatrixLayout`]).
+    pub fn matrix_lane(&mut self, target: &GpuTarget) -> [Value; 2] {
+        let lane = self.lane(target);
+        let (shift, mask) = match target.layout {
+            MatrixLayout::Mma => {
+                let (two, three) = (self.i32(2), self.i32(3));
+                return [self.and(lane, three), self.shr_u(lane, two)];
+            }
+            MatrixLayout::Mfma | MatrixLayout::Wmma3 | MatrixLayout::Wmma4 => {
+                (self.i32(4), self.i32(15))
+            }
+        };
+        [self.shr_u(lane, shift), self.and(lane, mask)]
     }
 
     /// This wave in its workgroup: the same in all lanes, and known to be.
@@ -85,72 +195,40 @@ impl Builder {
         self.first_lane(wave)
     }
 
-    /// The value of the first active lane, uniform: `i32` or `f32`.
+    /// The value of the first active lane, uniform: `i32` or `f32`. It must be the same in all
+    /// active lanes: where the hardware has no uniform registers it is `value` itself.
     pub fn first_lane(&mut self, value: Value) -> Value {
-        self.intrinsic("llvm.amdgcn.readfirstlane", &[value], value.ty)
+        self.hardware().first_lane(self, value)
     }
 
     /// The value of lane `lane`, an `i32` that is uniform.
     pub fn read_lane(&mut self, value: Value, lane: Value) -> Value {
-        self.intrinsic("llvm.amdgcn.readlane", &[value, lane], value.ty)
+        self.hardware().read_lane(self, value, lane)
     }
 
-    /// The value of lane `source` (an `i32`, may differ by lane) of the wave: 32 bits wide.
+    /// The value of lane `source` (an `i32`, may differ by lane, counts modulo the wave's width) of
+    /// the wave: 32 bits wide. All lanes of the wave must be active.
     pub fn shuffle_lanes(&mut self, value: Value, source: Value) -> Value {
-        let four = self.i32(2);
-        let address = self.shl(source, four);
         let bits = self.bitcast(value, Elem::I32);
-        let found = self.intrinsic("llvm.amdgcn.ds.bpermute", &[address, bits], Elem::I32.into());
+        let found = self.hardware().shuffle_lanes(self, bits, source);
         self.bitcast(found, value.ty)
     }
 
     /// The value of the lane whose number differs in the bits of `mask`, a power of two less than
-    /// the wave's width: 32 bits wide.
+    /// the wave's width: 32 bits wide. All lanes of the wave must be active.
     pub fn lane_xor(&mut self, value: Value, mask: u32, target: &GpuTarget) -> Value {
-        if mask >= 32 {
-            let lane = self.lane(target);
-            let mask = self.i32(mask as i32);
-            let source = self.xor(lane, mask);
-            return self.shuffle_lanes(value, source);
-        }
+        self.lane_xor_in(value, mask, target.wave, target)
+    }
+
+    /// [`Builder::lane_xor`] where groups of `width` lanes are active or not as a whole.
+    fn lane_xor_in(&mut self, value: Value, mask: u32, width: u32, target: &GpuTarget) -> Value {
         let bits = self.bitcast(value, Elem::I32);
-        let found = match mask {
-            // DPP: quad_perm [1,0,3,2] and [2,3,0,1].
-            1 => self.dpp(bits, 0xb1),
-            2 => self.dpp(bits, 0x4e),
-            // row_ror:8.
-            8 => self.dpp(bits, 0x128),
-            // A wave of two rows of 16 lanes has an instruction that swaps them.
-            16 if target.wave == 32 => self.swap_rows(bits),
-            // ds_swizzle in its bit mask mode: xor, or, and masks of five bits.
-            mask => {
-                let pattern = self.i32((mask << 10 | 0x1f) as i32);
-                self.intrinsic("llvm.amdgcn.ds.swizzle", &[bits, pattern], Elem::I32.into())
-            }
-        };
+        let found = self.hardware().lane_xor(self, bits, mask, width, target.wave);
         self.bitcast(found, value.ty)
     }
 
-    /// `i32` of the lane that the DPP control word names.
-    fn dpp(&mut self, value: Value, control: i32) -> Value {
-        let [control, all] = [control, 0xf].map(|n| self.i32(n));
-        let bound = self.bool(true);
-        let operands = [value, value, control, all, all, bound];
-        self.intrinsic("llvm.amdgcn.update.dpp", &operands, Elem::I32.into())
-    }
-
-    /// The `i32` of the same lane of the other row of 16, in a wave of 32 lanes that are all on.
-    fn swap_rows(&mut self, value: Value) -> Value {
-        let [low, high] = [0x7654_3210, 0xfedc_ba98_u32 as i32].map(|lanes| self.i32(lanes));
-        let no = self.bool(false);
-        // What lanes get whose source is off: nothing that matters, and no register to copy to.
-        let anything = self.emit(value.ty, |t| format!("llvm.mlir.poison : {t}"));
-        let operands = [anything, value, low, high, no, no];
-        self.intrinsic("llvm.amdgcn.permlanex16", &operands, Elem::I32.into())
-    }
-
     /// Combines a 32-bit value over groups of `width` neighbouring lanes (a power of two), always
-    /// in the same order; every lane gets the result.
+    /// in the same order; every lane gets the result. Of a group all lanes must be active, or none.
     pub fn reduce_lanes(
         &mut self,
         mut value: Value,
@@ -160,7 +238,7 @@ impl Builder {
     ) -> Value {
         let mut mask = 1;
         while mask < width {
-            let other = self.lane_xor(value, mask, target);
+            let other = self.lane_xor_in(value, mask, width, target);
             value = combine(self, value, other);
             mask *= 2;
         }
@@ -190,26 +268,18 @@ impl Builder {
     /// All work-items of the workgroup have got here, and see what the others wrote to the local
     /// data share before. Says nothing of global memory, so loads from it may stay in flight.
     pub fn barrier_shared(&mut self) {
-        let tag = "{llvm.mmra = #llvm.mmra_tag<\"amdgpu-synchronize-as\":\"local\">}";
-        self.line(&format!("llvm.fence syncscope(\"workgroup\") release {tag}"));
-        self.line("llvm.call_intrinsic \"llvm.amdgcn.s.barrier\"() : () -> ()");
-        self.line(&format!("llvm.fence syncscope(\"workgroup\") acquire {tag}"));
+        self.hardware().barrier(self, Barrier::Shared);
     }
 
     /// As [`Builder::barrier_shared`], of global memory too.
     pub fn barrier_all(&mut self) {
-        self.line("llvm.fence syncscope(\"workgroup\") release");
-        self.line("llvm.call_intrinsic \"llvm.amdgcn.s.barrier\"() : () -> ()");
-        self.line("llvm.fence syncscope(\"workgroup\") acquire");
+        self.hardware().barrier(self, Barrier::All);
     }
 
     /// Adds to an `i32` in global memory, ordering all that was written before and will be read
     /// after; gives what was there.
     pub fn atomic_add(&mut self, address: Value, value: Value, scope: Scope) -> Value {
-        let (scope, at) = (scope.syncscope(), address.ty);
-        self.emit(value.ty, |t| {
-            format!("llvm.atomicrmw add {address}, {value} {scope}acq_rel : {at}, {t}")
-        })
+        self.hardware().atomic_add(self, address, value, scope)
     }
 
     /// Adds to an `i32` in the local data share without ordering anything; gives what was there.
@@ -220,17 +290,15 @@ impl Builder {
     /// Adds to an `i32` that only this workgroup uses, without ordering anything; gives what was
     /// there.
     pub fn atomic_add_workgroup(&mut self, address: Value, value: Value) -> Value {
-        let at = address.ty;
+        let (scope, at) = (self.hardware().scope(Scope::Workgroup), address.ty);
         self.emit(value.ty, |t| {
-            format!(
-                "llvm.atomicrmw add {address}, {value} syncscope(\"workgroup\") monotonic : {at}, {t}"
-            )
+            format!("llvm.atomicrmw add {address}, {value} {scope}monotonic : {at}, {t}")
         })
     }
 
     /// Stores an `i32` after all that was written before.
     pub fn store_release(&mut self, value: Value, address: Value, scope: Scope) {
-        let (scope, at) = (scope.syncscope(), address.ty);
+        let (scope, at) = (self.hardware().scope(scope), address.ty);
         let text = format!(
             "llvm.store {value}, {address} atomic {scope}release {{alignment = 4 : i64}} : {}, {at}",
             value.ty
@@ -240,7 +308,7 @@ impl Builder {
 
     /// Loads an `i32` that others change meanwhile, without ordering anything: what a loop polls.
     pub fn load_polled(&mut self, address: Value, scope: Scope) -> Value {
-        let (scope, at) = (scope.syncscope(), address.ty);
+        let (scope, at) = (self.hardware().scope(scope), address.ty);
         self.emit(Elem::I32.into(), |t| {
             format!(
                 "llvm.load {address} atomic {scope}monotonic {{alignment = 4 : i64}} : {at} -> {t}"
@@ -250,52 +318,40 @@ impl Builder {
 
     /// Adds to an `i32` in global memory after all that was written before.
     pub fn atomic_add_release(&mut self, address: Value, value: Value, scope: Scope) {
-        let (scope, at, ty) = (scope.syncscope(), address.ty, value.ty);
-        self.emit(ty, |t| {
-            format!("llvm.atomicrmw add {address}, {value} {scope}release : {at}, {t}")
-        });
+        self.hardware().atomic_add_release(self, address, value, scope);
     }
 
     /// What was written before is seen by who sees what is written after.
     pub fn release(&mut self, scope: Scope) {
-        let line = format!("llvm.fence {}release", scope.syncscope());
+        let line = format!("llvm.fence {}release", self.hardware().scope(scope));
         self.line(&line);
     }
 
     /// What is read from here on is at least as new as what was polled before.
     pub fn acquire(&mut self, scope: Scope) {
-        let line = format!("llvm.fence {}acquire", scope.syncscope());
+        let line = format!("llvm.fence {}acquire", self.hardware().scope(scope));
         self.line(&line);
     }
 
     /// Lets other waves go on for a moment.
     pub fn pause(&mut self) {
-        let cycles = self.i32(1);
-        self.line(&format!("llvm.call_intrinsic \"llvm.amdgcn.s.sleep\"({cycles}) : (i32) -> ()"));
+        self.hardware().pause(self);
     }
 
     /// Keeps a value, of 32 bits or a vector of them, that nothing else uses.
     pub fn keep(&mut self, value: Value) {
-        let text =
-            format!("llvm.inline_asm has_side_effects \"\", \"v\" {value} : ({}) -> ()", value.ty);
-        self.line(&text);
+        self.hardware().keep(self, value);
     }
 
     /// The same `i32`, of which LLVM knows nothing but that it may differ whenever the uniform
     /// `with` does: what is made of it stays in the loop that `with` is of.
     pub fn opaque_with(&mut self, value: Value, with: Value) -> Value {
-        let other = with.ty;
-        self.emit(value.ty, |t| {
-            format!("llvm.inline_asm \"\", \"=v,0,s\" {value}, {with} : ({t}, {other}) -> {t}")
-        })
+        self.hardware().opaque_with(self, value, with, false)
     }
 
     /// [`Builder::opaque_with`] of a value that is uniform, and known to be.
     pub fn opaque_uniform_with(&mut self, value: Value, with: Value) -> Value {
-        let other = with.ty;
-        self.emit(value.ty, |t| {
-            format!("llvm.inline_asm \"\", \"=s,0,s\" {value}, {with} : ({t}, {other}) -> {t}")
-        })
+        self.hardware().opaque_with(self, value, with, true)
     }
 
     // ---- memory -----------------------------------------------------------------------------
@@ -306,7 +362,7 @@ impl Builder {
         let offset = gpu.shared_bytes;
         gpu.shared_bytes = (offset + bytes).next_multiple_of(128);
         let base =
-            self.emit(Elem::Shared.scalar(), |t| format!("llvm.mlir.addressof @shared : {t}"));
+            self.emit(Elem::Shared.scalar(), |t| format!("llvm.mlir.addressof @{SHARED} : {t}"));
         self.offset_const(base, offset.into())
     }
 
@@ -353,13 +409,7 @@ impl Builder {
     /// Loads what no launch writes while this one runs, from an address aligned to `align` bytes,
     /// and will hardly be read again: weights.
     pub fn load_streamed(&mut self, pointer: Value, ty: impl Into<Ty>, align: u32) -> Value {
-        let address = pointer.ty;
-        self.emit(ty.into(), |t| {
-            format!(
-                "llvm.load {pointer} invariant {{alignment = {align} : i64, nontemporal}} : \
-                 {address} -> {t}"
-            )
-        })
+        self.hardware().load_streamed(self, pointer, ty.into(), align)
     }
 
     /// Loads a number that no launch writes while this one runs, at an address that all lanes
@@ -391,22 +441,10 @@ impl Builder {
     }
 
     /// `bytes` (an `i32`) bytes of memory from the uniform address `pointer` on as a buffer: lanes
-    /// whose offset is not in it read zero and touch nothing.
+    /// whose offset is not in it read zero and touch nothing. There is at least one 16-byte piece,
+    /// and the launch writes none of it.
     pub fn resource_of(&mut self, pointer: Value, bytes: Value, target: &GpuTarget) -> Value {
-        // Data format 32 bits, float: must not be zero. RDNA: a bit that is always one, and the
-        // range check that compares offsets.
-        let flags = match target.layout {
-            MatrixLayout::Mfma => 0x0002_7000,
-            MatrixLayout::Wmma3 | MatrixLayout::Wmma4 => 0x3102_7000,
-        };
-        let no_stride = self.int(Elem::I16, 0);
-        // LLVM forgets of some uniform numbers (such as clamped ones) that they are.
-        let records = self.first_lane(bytes);
-        let records = self.zext(records, Elem::I64);
-        let flags = self.i32(flags);
-        let operands = [pointer, no_stride, records, flags];
-        let ty = Elem::Resource.scalar();
-        self.intrinsic("llvm.amdgcn.make.buffer.rsrc", &operands, ty)
+        self.hardware().resource_of(self, pointer, bytes, target)
     }
 
     /// An offset in bytes that is in no buffer.
@@ -422,58 +460,44 @@ impl Builder {
         lanes: Value,
         uniform: Value,
         ty: impl Into<Ty>,
+        outside: Outside,
     ) -> Value {
-        let no_hints = self.i32(0);
-        let operands = [resource, lanes, uniform, no_hints];
-        self.intrinsic("llvm.amdgcn.raw.ptr.buffer.load", &operands, ty.into())
+        self.hardware().load_resource(self, resource, [lanes, uniform], ty.into(), outside)
     }
 
     // ---- arithmetic -------------------------------------------------------------------------
 
     /// The sum of `c` and the four products of the signed bytes of `a` and `b`, all `i32`.
     pub fn dot4(&mut self, a: Value, b: Value, c: Value, target: &GpuTarget) -> Value {
-        let (signed, no_clamp) = (self.bool(true), self.bool(false));
-        match target.layout {
-            MatrixLayout::Mfma => self.intrinsic("llvm.amdgcn.sdot4", &[a, b, c, no_clamp], c.ty),
-            MatrixLayout::Wmma3 | MatrixLayout::Wmma4 => {
-                let operands = [signed, a, signed, b, c, no_clamp];
-                self.intrinsic("llvm.amdgcn.sudot4", &operands, c.ty)
-            }
-        }
+        self.hardware().dot4(self, [a, b, c], target)
     }
 
     /// Four bytes of two `i32`, which `selector` names byte by byte: 0 to 3 those of `low`, 4 to 7
     /// those of `high`.
     pub fn permute_bytes(&mut self, high: Value, low: Value, selector: u32) -> Value {
-        let selector = self.i32(selector as i32);
-        self.intrinsic("llvm.amdgcn.perm", &[high, low, selector], Elem::I32.into())
+        self.hardware().permute_bytes(self, high, low, selector)
     }
 
-    /// D = A·B + C by a matrix operation; `a` and `b` are vectors of `per_lane` elements.
-    pub fn matrix(&mut self, op: &MatrixOp, a: Value, b: Value, c: Value) -> Value {
+    /// D = A·B + C by a matrix operation. `a` has the rows of A that a lane holds, `b` the columns
+    /// of B, each a vector of `per_lane` elements; `c` the columns of C, as the result those of D.
+    pub fn matrix(&mut self, op: &MatrixOp, a: &[Value], b: &[Value], c: &[Value]) -> Vec<Value> {
         let want = match op.per_lane {
             1 => op.operand.scalar(),
             lanes => op.operand.vec(lanes),
         };
-        let [a, b] = [a, b].map(|x| if x.ty == want { x } else { self.bitcast(x, want) });
-        let mut operands = vec![a, b, c];
-        if op.intrinsic.contains("mfma") {
-            // No broadcast of blocks, no permutation of lanes.
-            let zero = self.i32(0);
-            operands.extend([zero; 3]);
-        }
-        self.intrinsic(op.intrinsic, &operands, c.ty)
+        let mut cast = |all: &[Value]| -> Vec<Value> {
+            let all = all.iter();
+            all.map(|&x| if x.ty == want { x } else { self.bitcast(x, want) }).collect()
+        };
+        let (a, b) = (cast(a), cast(b));
+        self.hardware().matrix(self, op, &a, &b, c)
     }
 
     /// From here on conversions to f16, and its arithmetic, give the largest number where a result
-    /// is too large; infinities and NaN stay what they are.
+    /// is too large; NaN stays NaN. On NVIDIA GPUs arithmetic in f16 does not do it, and infinities
+    /// become the largest number too.
     pub fn saturate_f16(&mut self) {
-        // s_setreg: FP16_OVFL, one bit at 23 of register 1, MODE.
-        let register = self.i32(1 | 23 << 6);
-        let on = self.i32(1);
-        self.line(&format!(
-            "llvm.call_intrinsic \"llvm.amdgcn.s.setreg\"({register}, {on}) : (i32, i32) -> ()"
-        ));
+        self.hardware().saturate_f16(self);
     }
 
     /// f32 to bf16, to nearest even, two in an `i32`. A NaN that arithmetic gave stays a NaN.
@@ -508,14 +532,14 @@ impl Builder {
         self.emit(a.ty, |t| format!("arith.maxnumf {a}, {b} : {t}"))
     }
 
-    /// 2^x of f32, to within 1 ulp, zero below the normal numbers: one instruction.
+    /// 2^x of f32, to within 2 ulp, zero below the normal numbers: one instruction.
     pub fn exp2_fast(&mut self, x: Value) -> Value {
-        self.intrinsic("llvm.amdgcn.exp2", &[x], x.ty)
+        self.hardware().exp2_fast(self, x)
     }
 
     /// 1 / x of f32, to within 1 ulp: one instruction.
     pub fn reciprocal_fast(&mut self, x: Value) -> Value {
-        self.intrinsic("llvm.amdgcn.rcp", &[x], x.ty)
+        self.hardware().reciprocal_fast(self, x)
     }
 
     /// Whether `value` is below `end`, both `i32` and not negative.
@@ -526,20 +550,22 @@ impl Builder {
     /// The same `i32`, of which LLVM knows nothing, by lane: no instruction, but a limit to what is
     /// simplified or moved out of loops.
     pub fn opaque(&mut self, value: Value) -> Value {
-        self.emit(value.ty, |t| format!("llvm.inline_asm \"\", \"=v,0\" {value} : ({t}) -> {t}"))
+        self.hardware().opaque(self, value, false)
     }
 
     /// [`Builder::opaque`] of a value that is uniform, and known to be.
     pub fn opaque_uniform(&mut self, value: Value) -> Value {
-        self.emit(value.ty, |t| format!("llvm.inline_asm \"\", \"=s,0\" {value} : ({t}) -> {t}"))
+        self.hardware().opaque(self, value, true)
+    }
+
+    /// 0, of which LLVM believes that it depends on `value`, a uniform `i32`, and is uniform.
+    pub fn zero_of(&mut self, value: Value) -> Value {
+        self.hardware().zero_of(self, value)
     }
 
     /// The same `i32`, by lane, which LLVM does not have before it has `other`, a 32-bit number.
     pub fn after(&mut self, value: Value, other: Value) -> Value {
-        let of = other.ty;
-        self.emit(value.ty, |t| {
-            format!("llvm.inline_asm \"\", \"=v,0,v\" {value}, {other} : ({t}, {of}) -> {t}")
-        })
+        self.hardware().after(self, value, other)
     }
 
     /// Runs `body` with `i` = `thread`, `thread + step`, … below `end`, all `i32`.
@@ -559,50 +585,22 @@ impl Builder {
     /// The same 32 bits in a vector register, as a number that LLVM does not know: instructions of
     /// CDNA take one constant, and two where one of them is in a vector register.
     pub fn in_vector_register(&mut self, value: Value) -> Value {
-        self.inline_assembly("", "=v,0", value)
+        self.hardware().in_vector_register(self, value)
     }
 
     /// The same 32-bit numbers in other vector registers: what is loaded later can have theirs.
     pub fn moved(&mut self, value: Value) -> Value {
-        let mov = "v_mov_b32 $0, $1";
-        if value.ty.is_scalar() {
-            return self.inline_assembly(mov, "=v,v", value);
-        }
-        let mut result = value;
-        for lane in 0..value.ty.lanes {
-            let element = self.extract(value, lane);
-            let element = self.inline_assembly(mov, "=v,v", element);
-            result = self.insert(element, result, lane);
-        }
-        result
-    }
-
-    fn inline_assembly(&mut self, text: &str, constraints: &str, operand: Value) -> Value {
-        assert_eq!(operand.ty.bytes(), 4, "inline_assembly");
-        self.emit(operand.ty, |t| {
-            format!(
-                "llvm.inline_asm asm_dialect = att operand_attrs = [] \"{text}\", \"{constraints}\" \
-                 {operand} : ({t}) -> {t}"
-            )
-        })
+        self.hardware().moved(self, value)
     }
 
     /// Declares that the scheduler may not move anything across.
     pub fn schedule_barrier(&mut self) {
-        self.schedule_barrier_but(0);
+        self.hardware().schedule_barrier(self, Movable::Nothing);
     }
 
     /// Declares that the scheduler may move nothing across but matrix operations, reads of the
     /// local data share and scalar instructions.
     pub fn schedule_barrier_but_matrix(&mut self) {
-        self.schedule_barrier_but(0x100 | 0x8 | 0x4);
-    }
-
-    /// `movable` in the bits of the intrinsic.
-    fn schedule_barrier_but(&mut self, movable: i32) {
-        let mask = self.i32(movable);
-        self.line(&format!(
-            "llvm.call_intrinsic \"llvm.amdgcn.sched.barrier\"({mask}) : (i32) -> ()"
-        ));
+        self.hardware().schedule_barrier(self, Movable::Matrix);
     }
 }

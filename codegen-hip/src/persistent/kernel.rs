@@ -88,7 +88,7 @@ pub(super) fn kernel(
     if let Some(other) = sizes().find(|size| *size != workgroup) {
         return Err(format!("kernels have workgroups of {other} and of {workgroup} work-items"));
     }
-    let mut k = Builder::for_gpu(name, workgroup);
+    let mut k = Builder::for_gpu(name, workgroup, target.platform);
     let [arguments, code, sync] = [0, 1, 2].map(|slot| k.arg_ptr(slot));
     k.shared(bodies.iter().map(|body| body.shared_bytes).max().unwrap_or(0));
     Streams { bodies, target, workgroup, arguments, code, sync }.emit(&mut k);

@@ -12,7 +12,7 @@ mod tests;
 
 use crate::kernels::{ArgRole, KernelSource};
 use crate::lower_schedule::{LowerError, Lowered};
-use crate::target::GpuTarget;
+use crate::target::{GpuTarget, Platform};
 use kernel::Body;
 use schedule::{Assignment, Scheduler};
 use std::str::FromStr;
@@ -82,6 +82,9 @@ pub(crate) fn lower(
     streams: Option<u32>,
 ) -> Result<PersistentStep, LowerError> {
     let fail = |what: String| LowerError::Persistent { target: target.name.to_string(), what };
+    if target.platform == Platform::Nvidia {
+        return Err(fail("there is no such kernel for NVIDIA GPUs yet".to_string()));
+    }
     let residency = residency(target);
     let decode = lowered.plan.decode_loop.decode;
     let launches = launches(lowered);

@@ -7,6 +7,7 @@ use super::schedule::{Assignment, divide, elide_waits, number_flags};
 use crate::kernels::KernelSource;
 use crate::kernels::instance::Draft;
 use crate::mlir::Elem;
+use crate::target::GpuTarget;
 use waveloom_plan::persistent::{Instruction, Prefetch, Wait};
 
 fn instruction(launch: u32, waits: &[(u32, u32)]) -> Instruction {
@@ -77,7 +78,8 @@ fn only_flags_that_are_waited_on_are_signaled() {
 }
 
 fn source() -> KernelSource {
-    let mut draft = Draft::for_gpu("k", 256);
+    let target = GpuTarget::from_name("gfx942").unwrap();
+    let mut draft = Draft::for_gpu("k", 256, &target);
     let out = draft.buffer(0);
     let k = &mut draft.builder;
     let (thread, group) = (k.thread(), k.workgroup());

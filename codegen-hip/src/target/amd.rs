@@ -3,7 +3,7 @@
 //! Sources: AMD's ISA documents, LLVM's AMDGPU back end (occupancy, LDS), AMD's product pages for
 //! the peak figures, which only predictions use.
 
-use super::gpu::{GpuTarget, MatrixLayout, MatrixOp, MatrixType, VectorRegisters};
+use super::gpu::{GpuTarget, MatrixLayout, MatrixOp, MatrixType, Platform, VectorRegisters};
 use crate::mlir::Elem;
 
 /// Factors, elements per lane, intrinsic, operand type.
@@ -42,12 +42,14 @@ const RDNA_REGISTERS: VectorRegisters = VectorRegisters { total: 1536, granule: 
 /// The chip called `name`.
 pub(super) fn chip(name: &str) -> Option<GpuTarget> {
     let cdna = GpuTarget {
+        platform: Platform::Amd,
         name: "gfx90a",
         product: "MI250X, one die",
         wave: 64,
         compute_units: 104,
         dies: 1,
         lds_bytes: 64 << 10,
+        simds_lds_bytes: 64 << 10,
         lds_banks: 32,
         vector_registers: CDNA_REGISTERS,
         bandwidth: 1.6e12,
@@ -62,6 +64,8 @@ pub(super) fn chip(name: &str) -> Option<GpuTarget> {
         product: "RX 7900 XTX",
         wave: 32,
         compute_units: 96,
+        // Both halves of a workgroup processor have their own.
+        simds_lds_bytes: 128 << 10,
         lds_banks: 64,
         vector_registers: RDNA_REGISTERS,
         bandwidth: 0.96e12,
@@ -89,6 +93,7 @@ pub(super) fn chip(name: &str) -> Option<GpuTarget> {
             compute_units: 256,
             dies: 8,
             lds_bytes: 160 << 10,
+            simds_lds_bytes: 160 << 10,
             lds_banks: 64,
             bandwidth: 8e12,
             matrix_rate: 2516e12,

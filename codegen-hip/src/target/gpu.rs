@@ -1,12 +1,23 @@
 //! GPUs: what differs between chips, as data.
 
-use super::amd;
+use super::{amd, nvidia};
 use crate::mlir::Elem;
 use waveloom_ir::numerics::Rounding;
+
+/// Whose GPU it is: which operations it has, and what its code is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Platform {
+    /// AMD: code objects for HIP.
+    Amd,
+    /// NVIDIA: PTX for CUDA's driver.
+    Nvidia,
+}
 
 /// A GPU.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GpuTarget {
+    /// Whose it is.
+    pub platform: Platform,
     /// LLVM's name of the processor, which is the target's.
     pub name: &'static str,
     /// A product that has it, for people.
@@ -19,6 +30,9 @@ pub struct GpuTarget {
     pub dies: u32,
     /// Bytes of LDS that a workgroup can have.
     pub lds_bytes: u32,
+    /// Bytes of LDS that its workgroups have together on the SIMDs that share it
+    /// ([`GpuTarget::simds`]).
+    pub simds_lds_bytes: u32,
     /// Banks of LDS, four bytes wide.
     pub lds_banks: u32,
     /// Vector registers of a SIMD lane and, of these, the granule in which a wave gets them.
@@ -97,7 +111,7 @@ pub struct MatrixOp {
 }
 
 /// How lanes hold the matrices of a matrix operation. With n = lane % 16 and g = lane / 16, a lane
-/// holds of A row n, of B column n, and of C and D column n.
+/// holds of A row n, of B column n, and of C and D column n; on NVIDIA GPUs two of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatrixLayout {
     /// CDNA, 64 lanes: A and B: K = v·g + element; C: row 4·g + element, four elements.
@@ -106,22 +120,37 @@ pub enum MatrixLayout {
     Wmma3,
     /// RDNA 4, 32 lanes: A and B: K = 8·g + element; C: row 8·g + element, eight.
     Wmma4,
+    /// NVIDIA, 32 lanes, n = lane / 4 and g = lane % 4: of A rows n and n + 8, of B columns n and
+    /// n + 8, each with four elements along K, whose order is free as long as A and B agree; of C
+    /// columns n and n + 8, rows 2·g, 2·g + 1, 2·g + 8, 2·g + 9 of each.
+    ///
+    /// PTX ISA, "Matrix Fragments for mma.m16n8k16", with the roles of factors swapped: what is A
+    /// there, 16 rows, is our B, and two operations do for the 16 rows of our A.
+    Mma,
 }
 
 impl MatrixLayout {
     /// Groups of 16 lanes that K is spread over.
     pub fn k_groups(self) -> u32 {
         match self {
-            MatrixLayout::Mfma => 4,
+            MatrixLayout::Mfma | MatrixLayout::Mma => 4,
             MatrixLayout::Wmma3 => 1,
             MatrixLayout::Wmma4 => 2,
         }
     }
 
-    /// Elements of C that a lane holds.
+    /// Rows of A, and columns of B and of C, that a lane holds: 16 / `lines` apart.
+    pub fn lines(self) -> u32 {
+        match self {
+            MatrixLayout::Mma => 2,
+            MatrixLayout::Mfma | MatrixLayout::Wmma3 | MatrixLayout::Wmma4 => 1,
+        }
+    }
+
+    /// Elements of a column of C that a lane holds.
     pub fn sums(self) -> u32 {
         match self {
-            MatrixLayout::Mfma => 4,
+            MatrixLayout::Mfma | MatrixLayout::Mma => 4,
             MatrixLayout::Wmma3 | MatrixLayout::Wmma4 => 8,
         }
     }
@@ -132,6 +161,7 @@ impl MatrixLayout {
             MatrixLayout::Mfma => (element, 4),
             MatrixLayout::Wmma3 => (2 * element, 1),
             MatrixLayout::Wmma4 => (element, 8),
+            MatrixLayout::Mma => (element % 2 + element / 2 * 8, 2),
         }
     }
 }
@@ -139,12 +169,16 @@ impl MatrixLayout {
 impl GpuTarget {
     /// The GPU called `name`.
     pub fn from_name(name: &str) -> Option<GpuTarget> {
-        amd::chip(name)
+        amd::chip(name).or_else(|| nvidia::chip(name))
     }
 
-    /// LLVM's feature string: what the processor has by itself will do.
+    /// LLVM's feature string.
     pub fn feature_string(&self) -> String {
-        String::new()
+        match self.platform {
+            // What the processor has by itself will do.
+            Platform::Amd => String::new(),
+            Platform::Nvidia => nvidia::ptx_version(self).to_string(),
+        }
     }
 
     /// Waves that a SIMD can hold at once, of workgroups of `workgroup` work-items with `registers`
@@ -153,15 +187,13 @@ impl GpuTarget {
     pub fn occupancy(&self, registers: u32, lds_bytes: u32, workgroup: u32) -> u32 {
         let waves = workgroup.div_ceil(self.wave).max(1);
         let by_slots = self.vector_registers.max_waves * self.simds() / waves;
-        // Both halves of a workgroup processor have their own.
-        let shared = if self.wave == 32 { 2 * self.lds_bytes } else { self.lds_bytes };
-        let by_lds = shared.checked_div(lds_bytes).unwrap_or(by_slots);
+        let by_lds = self.simds_lds_bytes.checked_div(lds_bytes).unwrap_or(by_slots);
         let groups = by_slots.min(by_lds);
         self.vector_registers.waves(registers).min((groups * waves).div_ceil(self.simds()))
     }
 
     /// SIMDs that a workgroup's waves are spread over, and that share LDS: those of a compute unit,
-    /// of RDNA of a workgroup processor.
+    /// of RDNA of a workgroup processor, the partitions of a multiprocessor.
     pub fn simds(&self) -> u32 {
         4
     }
@@ -204,7 +236,8 @@ mod tests {
 
     #[test]
     fn every_row_of_a_result_is_held_once() {
-        for layout in [MatrixLayout::Mfma, MatrixLayout::Wmma3, MatrixLayout::Wmma4] {
+        use MatrixLayout::{Mfma, Mma, Wmma3, Wmma4};
+        for layout in [Mfma, Wmma3, Wmma4, Mma] {
             let groups = 16 / layout.sums();
             let mut rows: Vec<u32> = (0..groups)
                 .flat_map(|g| {

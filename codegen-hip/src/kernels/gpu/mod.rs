@@ -3,6 +3,8 @@
 
 mod attention;
 pub mod gemm;
+#[cfg(test)]
+mod ptx;
 mod rows;
 pub mod sample;
 #[cfg(test)]

@@ -137,7 +137,7 @@ pub(super) fn embed(op: &Instance<'_>) -> Result<KernelSource, KernelError> {
         }
         None => Share::new(op, columns),
     };
-    let mut draft = Draft::for_gpu(format!("embed_{}", table.dtype), share.workgroup);
+    let mut draft = Draft::for_gpu(format!("embed_{}", table.dtype), share.workgroup, op.target);
     let (table_at, indices) = (draft.buffer(0), draft.buffer(1));
     let result = draft.buffer(op.result_buffer());
     let rows = draft.number(op.product(&[rows])?);
@@ -198,7 +198,7 @@ pub(super) fn norm(op: &Instance<'_>, eps: F32) -> Result<KernelSource, KernelEr
     op.refuse_packed()?;
     let share = Share::new(op, columns);
     let columns = op.constant(columns)?;
-    let mut draft = Draft::for_gpu("norm", share.workgroup);
+    let mut draft = Draft::for_gpu("norm", share.workgroup, op.target);
     let (x_at, weight_at) = (draft.buffer(0), draft.buffer(1));
     let result = draft.buffer(op.result_buffer());
     let k = &mut draft.builder;
@@ -288,7 +288,7 @@ pub(super) fn map(op: &Instance<'_>, expr: &Expr) -> Result<KernelSource, Kernel
     };
     let one_block = blocks == plan::Expr::from(1);
     let items = op.product(&outer)? * blocks;
-    let mut draft = Draft::for_gpu("map", share.workgroup);
+    let mut draft = Draft::for_gpu("map", share.workgroup, op.target);
     let operands = (0..op.inst.operands.len())
         .map(|index| MapOperand::new(op, &mut draft, index))
         .collect::<Result<Vec<_>, _>>()?;
@@ -347,7 +347,7 @@ pub(super) fn rope(op: &Instance<'_>) -> Result<KernelSource, KernelError> {
     check_columns(op, pairs)?;
     let (half, heads) = (i64::from(half), i64::from(heads));
     let share = Share { lanes: 0, ..Share::new(op, pairs) };
-    let mut draft = Draft::for_gpu("rope", share.workgroup);
+    let mut draft = Draft::for_gpu("rope", share.workgroup, op.target);
     let (x_at, cos_at, sin_at) = (draft.buffer(0), draft.buffer(1), draft.buffer(2));
     let result = draft.buffer(op.result_buffer());
     let k = &mut draft.builder;
@@ -403,7 +403,7 @@ pub(super) fn cache_append(op: &Instance<'_>) -> Result<KernelSource, KernelErro
     let capacity = op.product(&[capacity])?;
     op.refuse_packed()?;
     let share = Share { lanes: 0, ..Share::new(op, elements) };
-    let mut draft = Draft::for_gpu("cache_append", share.workgroup);
+    let mut draft = Draft::for_gpu("cache_append", share.workgroup, op.target);
     let array = draft.buffer(op.result_buffer());
     let capacity = draft.number(capacity);
     let cache_at = Cache { capacity, layout: cache.layout, heads, head_dim, wide };

@@ -14,13 +14,19 @@ use crate::kernels::{KernelError, KernelSource, real};
 use crate::mlir::builder::Cmp;
 use crate::mlir::gpu::Scope;
 use crate::mlir::{Builder, Elem, Value};
-use crate::target::GpuTarget;
+use crate::target::{GpuTarget, Platform};
 use block::Block;
 use list::List;
 use waveloom_plan as plan;
 
-/// Work-items of the workgroup.
-const WORKGROUP: u32 = 1024;
+/// Work-items of the workgroup: many, as there is no other, but with registers enough for each.
+fn workgroup(target: &GpuTarget) -> u32 {
+    match target.platform {
+        Platform::Amd => 1024,
+        Platform::Nvidia => 512,
+    }
+}
+
 /// Most loads of a wave that are in flight together.
 const IN_FLIGHT: u32 = 4;
 
@@ -32,7 +38,7 @@ const IN_FLIGHT: u32 = 4;
 /// `history` is memory of the host. Nothing but penalties reads it.
 pub fn kernel(vocab: u32, target: &GpuTarget) -> Result<KernelSource, KernelError> {
     sampling::check_vocab(vocab)?;
-    let mut draft = Draft::for_gpu("sample", WORKGROUP);
+    let mut draft = Draft::for_gpu("sample", workgroup(target), target);
     let [logits, params, tokens, positions, last, history] =
         [0, 1, 2, 3, 4, 5].map(|index| draft.buffer(index));
     let scratch = draft.scratch();
@@ -46,7 +52,7 @@ pub fn kernel(vocab: u32, target: &GpuTarget) -> Result<KernelSource, KernelErro
     let at = k.element_u32(positions, Elem::I32, row);
     let before = load_uniform(k, at, Elem::I32);
     let counter = k.add_const(before, 1);
-    let block = Block::new(k, target, WORKGROUP);
+    let block = Block::new(k, target, workgroup(target));
     let raw = Sampler { vocab, target, block, logits, scratch, params, counter };
     let penalizes = params.penalizes(k);
     let [logits] = k.if_else(penalizes, |k| [raw.penalize(k, history)], |_| [logits]);
@@ -63,7 +69,7 @@ pub fn kernel(vocab: u32, target: &GpuTarget) -> Result<KernelSource, KernelErro
         k.store_release(token, at, Scope::System);
     });
     // There is no other workgroup: all of its waves, and no more.
-    k.plan_waves(WORKGROUP / target.wave / target.simds());
+    k.plan_waves(workgroup(target) / target.wave / target.simds());
     let scratch_bytes = plan::SCRATCH_COUNTERS + sampler.scratch_bytes();
     Ok(draft.finish(format!("sample f32[1,{vocab}]"), plan::Expr::from(1), scratch_bytes))
 }
@@ -243,7 +249,7 @@ impl Sampler<'_> {
         let first = k.trunc(first, Elem::I32);
         let thread = k.thread();
         let first = k.add(first, thread);
-        k.for_strided(first, self.counter, WORKGROUP, |k, position| {
+        k.for_strided(first, self.counter, workgroup(self.target), |k, position| {
             let at = k.element_u32(history, Elem::I32, position);
             let token = k.load(at, Elem::I32);
             let vocab = k.i32(self.vocab as i32);
@@ -346,7 +352,7 @@ impl Sampler<'_> {
         mine: Value,
         largest: Value,
     ) -> Value {
-        let few = k.i64(WORKGROUP.into());
+        let few = k.i64(workgroup(self.target).into());
         let few = k.cmp(Cmp::Le, filters.top_k, few);
         let searched = k.and(filters.by_top_k, few);
         let lowest = k.f32(f32::NEG_INFINITY);

@@ -74,7 +74,7 @@ pub(super) fn kernel(
     if u64::from(counters) * 4 > plan::SCRATCH_COUNTERS {
         return None;
     }
-    let mut draft = Draft::for_gpu("attention_decode", waves * shape.target.wave);
+    let mut draft = Draft::for_gpu("attention_decode", waves * shape.target.wave, shape.target);
     let memory = Memory::new(&mut draft, capacity);
     let scratch = draft.scratch();
     let k = &mut draft.builder;
@@ -93,11 +93,23 @@ pub(super) fn kernel(
 fn tile(shape: &Shape<'_>, matrix: &Matrix<'_>) -> Tile {
     let layout = shape.target.layout;
     let head = shape.head_dim;
-    let spans = if head > 128 && layout != MatrixLayout::Mfma { 1 } else { 2 };
+    let spans = match layout {
+        MatrixLayout::Mfma => 2,
+        MatrixLayout::Mma if head > 64 => 1,
+        _ if head > 128 => 1,
+        _ => 2,
+    };
+    // Where a fragment is two loads, half as many, and fewer of long heads.
+    let depth = match (layout, head) {
+        (MatrixLayout::Mma, 0..=64) => 4,
+        (MatrixLayout::Mma, 65..=128) => 3,
+        (MatrixLayout::Mma, _) => 2,
+        _ => 8,
+    };
     Tile {
         columns: 1,
         spans,
-        depth: (spans * Walk::fragments(shape, matrix)).min(8),
+        depth: (spans * Walk::fragments(shape, matrix)).min(depth),
         whole: false,
         shared_queries: layout != MatrixLayout::Mfma && head > 64,
         split: true,
@@ -261,8 +273,17 @@ impl<'a> Decode<'a> {
         let start = k.add(first, before);
         let stride = self.waves * block;
         let blocks = Blocks::new(k, &walk, start, stride, end, [position; 2]);
-        let mut columns = walk.run(k, &blocks);
-        columns.remove(0)
+        let columns = walk.run(k, &blocks);
+        self.one_column(k, columns)
+    }
+
+    /// The parts of numbers that are in two lines of a lane added up.
+    fn one_column(&self, k: &mut Builder, mut columns: Vec<Column>) -> Column {
+        let first = columns.remove(0);
+        let Some(second) = columns.first() else { return first };
+        let pairs = first.sums.iter().zip(&second.sums);
+        let sums = pairs.map(|(&a, &b)| self.matrix.join(k, self.lane, &[a, b])).collect();
+        Column { sums, ..first }
     }
 
     /// Queries through LDS, once for all waves: each in two parts, as columns n and n + 8.
@@ -281,8 +302,12 @@ impl<'a> Decode<'a> {
         if self.tile.shared_queries {
             return Queries::Shared(vec![shared]);
         }
-        let load = |step| load_query(k, &self.matrix, self.lane, shared, step);
-        Queries::Registers(vec![(0..steps).map(load).collect()])
+        let mut by_line = vec![];
+        for line in 0..self.matrix.lines() {
+            let load = |step| load_query(k, &self.matrix, self.lane, shared, step, line);
+            by_line.push((0..steps).map(load).collect());
+        }
+        Queries::Registers(by_line)
     }
 
     /// 8 numbers of query row `row` of this workgroup, zeros where there are none.
@@ -336,7 +361,12 @@ impl<'a> Decode<'a> {
 
     /// Bytes of a wave's results in LDS.
     fn area_bytes(&self) -> u32 {
-        self.vectors() * COLUMNS * VECTOR.bytes()
+        self.vectors() * self.columns() * VECTOR.bytes()
+    }
+
+    /// Columns of a wave's results: of two lines of a lane one is left.
+    fn columns(&self) -> u32 {
+        COLUMNS / self.matrix.lines()
     }
 
     /// Adds up the waves' results; gives those of the workgroup in wave 0, and their largest scaled
@@ -365,7 +395,7 @@ impl<'a> Decode<'a> {
                 let area = k.sub(self.wave, first);
                 let at = self.area(k, shared, area);
                 for (tile, &sums) in sums.iter().enumerate() {
-                    self.store_tile(k, at, tile, COLUMNS, sums);
+                    self.store_tile(k, at, tile, self.columns(), sums);
                 }
             });
             k.barrier_shared();
@@ -394,7 +424,7 @@ impl<'a> Decode<'a> {
                 let add = |k: &mut Builder| {
                     let mut others = vec![];
                     for vector in 0..self.matrix.sums() / 4 {
-                        let slot = self.slot(k, tile, vector, COLUMNS);
+                        let slot = self.slot(k, tile, vector, self.columns());
                         let at = k.offset_u32(at, slot);
                         others.push(k.load_aligned(at, VECTOR, 16));
                     }
@@ -455,7 +485,11 @@ impl<'a> Decode<'a> {
         let is_head = k.cmp(Cmp::Lt, self.lane.n, self.rows);
         k.if_then(is_first, |k| {
             for (tile, &sums) in sums.iter().enumerate() {
-                let joined = self.matrix.join(k, self.lane, sums);
+                // Parts in two lines were joined before.
+                let joined = match self.matrix.lines() {
+                    1 => self.matrix.join(k, self.lane, &[sums]),
+                    _ => sums,
+                };
                 k.if_then(is_head, |k| body(k, tile, joined));
             }
         });

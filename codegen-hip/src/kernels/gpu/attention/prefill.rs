@@ -16,6 +16,7 @@ use crate::kernels::KernelSource;
 use crate::kernels::instance::Draft;
 use crate::lower_schedule::CACHE_LENGTH;
 use crate::mlir::builder::Cmp;
+use crate::mlir::gpu::Outside;
 use crate::mlir::{Builder, Elem, Ty, Value};
 use crate::target::{MatrixLayout, MatrixType};
 use waveloom_plan as plan;
@@ -45,7 +46,7 @@ pub(super) fn kernel(
     let of_head = ceil_div(blocks * number(shape.group()), number(WAVES));
     let groups = number(shape.kv_heads) * of_head;
     let shares = ceil_div(number(most_groups(shape)), groups.clone());
-    let mut draft = Draft::for_gpu("attention_prefill", WAVES * shape.target.wave);
+    let mut draft = Draft::for_gpu("attention_prefill", WAVES * shape.target.wave, shape.target);
     let memory = Memory::new(&mut draft, capacity);
     let numbers = [tokens, plan::Expr::Symbol(CACHE_LENGTH), shares.clone()];
     let numbers = numbers.map(|number| draft.number(number));
@@ -89,8 +90,18 @@ fn tile(shape: &Shape<'_>, matrix: &Matrix<'_>) -> Tile {
     let head = shape.head_dim;
     // Twice the rows for each byte of the cache, where registers allow it.
     let columns = if layout == MatrixLayout::Mfma && head <= 128 { 2 } else { 1 };
-    let spans = if head > 128 && layout != MatrixLayout::Mfma { 1 } else { 2 };
-    let depth = if layout == MatrixLayout::Wmma3 { 4 } else { 8 };
+    let spans = match layout {
+        MatrixLayout::Mfma => 2,
+        MatrixLayout::Mma if head > 64 => 1,
+        _ if head > 128 => 1,
+        _ => 2,
+    };
+    // Where a fragment is two loads, half as many.
+    let depth = match layout {
+        MatrixLayout::Mma if head > 128 => 2,
+        MatrixLayout::Wmma3 | MatrixLayout::Mma => 4,
+        MatrixLayout::Mfma | MatrixLayout::Wmma4 => 8,
+    };
     Tile {
         columns,
         spans,
@@ -99,6 +110,7 @@ fn tile(shape: &Shape<'_>, matrix: &Matrix<'_>) -> Tile {
         shared_queries: match layout {
             MatrixLayout::Mfma => false,
             MatrixLayout::Wmma3 => head > 64,
+            MatrixLayout::Mma => head > 64,
             MatrixLayout::Wmma4 => head > 128,
         },
         split: false,
@@ -138,7 +150,7 @@ struct Task {
     head: Value,
     wave: Value,
     lane: Lane,
-    /// Rows of this lane and their positions, by column tile.
+    /// Rows of this lane and their positions, by column tile and line.
     rows: Vec<Value>,
     positions: Vec<Value>,
     /// The oldest and the newest position of a row; uniform.
@@ -211,27 +223,28 @@ impl Prefill<'_> {
         let head = k.mul(kv_head, group);
         let head = k.add(head, inside);
         let row = k.mul_const(block, (self.tile.columns * COLUMNS).into());
-        let lane = Lane::new(k, self.shape.target);
+        let (lane, matrix) = (Lane::new(k, self.shape.target), Matrix::new(self.shape));
         let last = k.add_const(self.tokens, -1);
         let mut rows = vec![];
         let mut positions = vec![];
-        for column in 0..self.tile.columns {
-            let row = k.add_const(row, (column * COLUMNS).into());
+        for index in 0..self.lines() {
+            let (column, line) = (index / matrix.lines(), index % matrix.lines());
+            let row = k.add_const(row, (column * COLUMNS + matrix.apart(line)).into());
             let row = k.add(row, lane.n);
             let exists = k.min(row, last);
             let at = k.element_u32(self.memory.positions, Elem::I32, exists);
             rows.push(row);
             positions.push(k.load(at, Elem::I32));
         }
-        let oldest = self.over_rows(k, &positions, Builder::min);
-        let newest = self.over_rows(k, &positions, Builder::max);
+        let oldest = over_rows(k, &matrix, &positions, Builder::min);
+        let newest = over_rows(k, &matrix, &positions, Builder::max);
         let start = match self.shape.window {
             None => k.i32(0),
             Some(window) => {
                 let first = k.add_const(oldest, 1 - i64::from(window));
                 let zero = k.i32(0);
                 let first = k.max(first, zero);
-                let mask = k.i32(-(self.tile.block(&Matrix::new(self.shape)) as i32));
+                let mask = k.i32(-(self.tile.block(&matrix) as i32));
                 k.and(first, mask)
             }
         };
@@ -302,22 +315,27 @@ impl Prefill<'_> {
 
     // ---- shares -----------------------------------------------------------------------------
 
-    /// Vectors of a lane's sums of a column tile.
+    /// Rows of a lane: lines of all column tiles.
+    fn lines(&self) -> u32 {
+        self.tile.columns * Matrix::new(self.shape).lines()
+    }
+
+    /// Vectors of a lane's sums of a row.
     fn vectors(&self) -> u32 {
         Walk::value_tiles(self.shape) * Matrix::new(self.shape).sums() / VECTOR.lanes
     }
 
-    /// Bytes of a column tile in scratch: `[vector][lane]`, then the pairs of the lanes.
+    /// Bytes of a row of each lane in scratch: `[vector][lane]`, then the pairs of the lanes.
     fn column_bytes(&self) -> u32 {
         self.shape.target.wave * (self.vectors() * VECTOR.bytes() + PAIR.bytes())
     }
 
-    /// Bytes of a workgroup's results: `[wave][column tile]`.
+    /// Bytes of a workgroup's results: `[wave][line]`.
     fn partial_bytes(&self) -> u32 {
-        WAVES * self.tile.columns * self.column_bytes()
+        WAVES * self.lines() * self.column_bytes()
     }
 
-    /// Where the wave leaves its results of share `share`: vectors and pair of column tile 0 of this
+    /// Where the wave leaves its results of share `share`: vectors and pair of line 0 of this
     /// lane.
     fn partial(&self, k: &mut Builder, task: &Task, group: &Group, share: Value) -> [Value; 2] {
         let before = k.mul(group.index, group.shares);
@@ -326,7 +344,7 @@ impl Prefill<'_> {
         let bytes = k.mul_const(index, self.partial_bytes().into());
         let at = k.offset_const(self.split.scratch, plan::SCRATCH_COUNTERS as i64);
         let at = k.offset(at, bytes);
-        let before = k.mul_const(task.wave, (self.tile.columns * self.column_bytes()).into());
+        let before = k.mul_const(task.wave, (self.lines() * self.column_bytes()).into());
         let at = k.offset_u32(at, before);
         let lane = k.lane(self.shape.target);
         let pairs = self.shape.target.wave * self.vectors() * VECTOR.bytes();
@@ -368,20 +386,20 @@ impl Prefill<'_> {
         let last = k.udiv(task.newest, group.per_share);
         let shares = [first, k.add_const(last, 1)];
         let columns: Vec<Column> =
-            (0..self.tile.columns).map(|c| self.over_shares(k, task, group, shares, c)).collect();
+            (0..self.lines()).map(|line| self.over_shares(k, task, group, shares, line)).collect();
         self.store(k, task, &columns);
     }
 
-    /// A column tile over shares `first` to `end`.
+    /// A line over shares `first` to `end`.
     fn over_shares(
         &self,
         k: &mut Builder,
         task: &Task,
         group: &Group,
         [first, end]: [Value; 2],
-        column: u32,
+        line: u32,
     ) -> Column {
-        let before = i64::from(column * self.column_bytes());
+        let before = i64::from(line * self.column_bytes());
         let load_pair = |k: &mut Builder, pairs: Value| {
             let at = k.offset_const(pairs, before);
             let pair = k.load_aligned(at, PAIR, PAIR.bytes());
@@ -426,18 +444,6 @@ impl Prefill<'_> {
     }
 
     // ---- rows -------------------------------------------------------------------------------
-
-    /// Combines a number over all rows; uniform.
-    fn over_rows(
-        &self,
-        k: &mut Builder,
-        columns: &[Value],
-        combine: fn(&mut Builder, Value, Value) -> Value,
-    ) -> Value {
-        let all = columns[1..].iter().fold(columns[0], |all, &column| combine(k, all, column));
-        let all = k.reduce_lanes(all, COLUMNS, self.shape.target, combine);
-        k.first_lane(all)
-    }
 
     /// The queries in f16; rows that are not there are zeros.
     fn queries(&self, k: &mut Builder, matrix: &Matrix<'_>, task: &Task) -> Queries {
@@ -503,7 +509,7 @@ impl Prefill<'_> {
         wave: Value,
     ) -> Queries {
         let column_bytes = by_column[0].len() as u32 * matrix.groups() * COLUMNS * 16;
-        let wave_bytes = column_bytes * by_column.len() as u32;
+        let wave_bytes = column_bytes * self.tile.columns;
         let shared = k.shared(WAVES * wave_bytes);
         let before = k.mul_const(wave, wave_bytes.into());
         let shared = k.offset_u32(shared, before);
@@ -512,14 +518,17 @@ impl Prefill<'_> {
         let bytes = k.mul_const(index, 16);
         let own = k.offset_u32(shared, bytes);
         let mut addresses = vec![];
-        for (column, chunks) in by_column.iter().enumerate() {
-            let before = column as u32 * column_bytes;
+        for (index, chunks) in by_column.iter().enumerate() {
+            let (column, line) = (index as u32 / matrix.lines(), index as u32 % matrix.lines());
+            let before = column * column_bytes + 16 * matrix.apart(line);
             for (step, &chunk) in chunks.iter().enumerate() {
                 let step = step as u32 * matrix.groups() * COLUMNS * 16;
                 let at = k.offset_const(own, i64::from(before + step));
                 k.store_aligned(chunk, at, 16);
             }
-            addresses.push(k.offset_const(shared, before.into()));
+        }
+        for column in 0..self.tile.columns {
+            addresses.push(k.offset_const(shared, (column * column_bytes).into()));
         }
         Queries::Shared(addresses)
     }
@@ -568,11 +577,23 @@ impl Prefill<'_> {
     }
 }
 
+/// Combines a number over all rows; uniform.
+fn over_rows(
+    k: &mut Builder,
+    matrix: &Matrix<'_>,
+    columns: &[Value],
+    combine: fn(&mut Builder, Value, Value) -> Value,
+) -> Value {
+    let all = columns[1..].iter().fold(columns[0], |all, &column| combine(k, all, column));
+    let all = matrix.over_columns(k, all, combine);
+    k.first_lane(all)
+}
+
 /// 8 numbers from chunk `chunk` on in f16; what f16 cannot hold becomes its largest number.
 fn load_chunk(k: &mut Builder, buffer: Value, lanes: Value, chunk: u32) -> Value {
     let [low, high] = [0, 16].map(|bytes| {
         let offset = k.i32((chunk * CHUNK * 4 + bytes) as i32);
-        k.load_resource(buffer, lanes, offset, Elem::F32.vec(4))
+        k.load_resource(buffer, lanes, offset, Elem::F32.vec(4), Outside::Zeros)
     });
     let numbers = k.concat(low, high);
     to_f16(k, numbers)

@@ -2,7 +2,8 @@
 
 use crate::harness::random_f32;
 use crate::kernels::gpu::testing::{
-    CHIPS, Outcome, Runner, f32_bytes, i32_bytes, kernel, target, to_f32, unwritten,
+    CHIPS, LAYOUTS, Outcome, Runner, f32_bytes, i32_bytes, kernel, stands_for_nvidia, target,
+    to_f32, unwritten,
 };
 use crate::kernels::{KernelError, Variant, kernel_for};
 use crate::{Target, compile};
@@ -157,7 +158,10 @@ impl Case {
     /// Runs and compares; gives the largest error, too.
     fn check(&self, runner: &Runner, chip: &Target, tolerance: f64) -> (Outcome, f64) {
         let outcome = runner.run(&self.buffers(wave(chip)), self.symbols());
-        assert_eq!(outcome.statistics.lds.conflict_cycles, 0, "bank conflicts");
+        // Which lanes an NVIDIA GPU serves at once is another matter.
+        if !stands_for_nvidia(chip) {
+            assert_eq!(outcome.statistics.lds.conflict_cycles, 0, "bank conflicts");
+        }
         let results = to_f32(&outcome.buffers[4]);
         let mut largest = 0.0f64;
         for (index, (&got, want)) in results.iter().zip(self.reference()).enumerate() {
@@ -181,6 +185,9 @@ fn runner(attr: &AttentionAttr, variant: Variant, chip: &Target) -> Runner {
     let source = kernel(op, &types(attr, DType::F16, wave(chip)), variant, chip);
     let runner = Runner::new(source, chip);
     let hot = runner.facts.hot_loop.clone().expect("a walk over blocks");
+    if stands_for_nvidia(chip) {
+        return runner;
+    }
     assert!(hot.matrix > 0, "{}: {hot:?}", chip.name());
     assert_eq!(hot.narrow_loads, 0, "{}: {hot:?}", chip.name());
     // Some loads are always under way, unless a block has fewer than that.
@@ -195,7 +202,7 @@ fn check(attr: &AttentionAttr, variant: Variant, shapes: &[(usize, usize)]) {
         Variant::Prefill => F16_ROUNDING,
         Variant::Decode => F32_ROUNDING,
     };
-    for chip in CHIPS.map(target) {
+    for chip in LAYOUTS.map(target) {
         let runner = runner(attr, variant, &chip);
         let mut largest = 0.0f64;
         for &(tokens, start) in shapes {
@@ -309,7 +316,7 @@ fn soft_caps_and_scales_of_any_sign() {
 #[test]
 fn a_nan_in_a_query_shows_in_its_row_alone() {
     let attr = attr(2, 1, 16);
-    for chip in CHIPS.map(target) {
+    for chip in LAYOUTS.map(target) {
         for (variant, tokens) in [(Variant::Decode, 1), (Variant::Prefill, 20)] {
             let runner = runner(&attr, variant, &chip);
             let mut case = Case::new(&attr, tokens, 40, 100);
@@ -331,7 +338,7 @@ fn decode_reads_the_cache_once() {
     {
         let attr = attr(heads, kv_heads, head_dim);
         let length = 4096;
-        for chip in CHIPS.map(target) {
+        for chip in LAYOUTS.map(target) {
             let runner = runner(&attr, Variant::Decode, &chip);
             let case = Case::new(&attr, 1, length - 1, length + 7);
             let (outcome, _) = case.check(&runner, &chip, F32_ROUNDING);
@@ -354,7 +361,7 @@ fn decode_reads_the_cache_once() {
 /// the capacity.
 #[test]
 fn decode_depends_on_the_capacity_alone() {
-    for chip in CHIPS.map(target) {
+    for chip in LAYOUTS.map(target) {
         let op = Op::Attention { attr: attr(9, 3, 64) };
         let types = types(&attr(9, 3, 64), DType::F16, wave(&chip));
         let source = kernel(op, &types, Variant::Decode, &chip);

@@ -12,7 +12,9 @@
 use super::matrix::{Lane, Matrix, REST, by_lane};
 use super::{CHUNK, COLUMNS, Shape};
 use crate::mlir::builder::Cmp;
+use crate::mlir::gpu::Outside;
 use crate::mlir::{Builder, Elem, Ty, Value};
+use crate::target::Platform;
 use std::collections::VecDeque;
 use std::f64::consts::LOG2_E;
 
@@ -23,6 +25,9 @@ const HEADROOM: f64 = 14.0;
 const NONE_YET: f32 = -1e30;
 /// Registers of a row besides its sums: largest score, mass, decay, position, number.
 const COLUMN_STATE: u32 = 5;
+/// Registers for what is the same in all lanes, where that has none of its own, and for addresses of
+/// 64 bits.
+const UNIFORM: u32 = 24;
 /// Registers for all that is short-lived (exponents, comparisons, addresses of results), and those
 /// that stay empty as vectors need neighbours.
 const BESIDES: u32 = 32;
@@ -50,13 +55,13 @@ pub(super) struct Tile {
 
 /// Queries as operand B.
 pub(super) enum Queries {
-    /// By column tile and step.
+    /// By column tile and line, and step.
     Registers(Vec<Vec<Value>>),
     /// By column tile: chunk c of query n is at (16c + n) · 16.
     Shared(Vec<Value>),
 }
 
-/// The rows of one column tile in their lanes.
+/// The rows of one line of a column tile in their lanes.
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     /// Unnormalized results: for each tile of 16 elements of the head, a matrix operation's.
@@ -130,9 +135,9 @@ struct Place {
     /// Bytes before the block, by cache.
     keys: Value,
     values: Value,
-    /// By span and tile: bytes of this lane's chunk; the same for the last step.
+    /// By span, and tile and line: bytes of this lane's chunk; the same for the last step.
     key_lanes: Vec<Vec<[Value; 2]>>,
-    /// By span and, where lanes load both chunks, chunk; the same for the last tile.
+    /// By span and load of a fragment; the same for the last tile.
     value_lanes: Vec<Vec<[Value; 2]>>,
 }
 
@@ -151,7 +156,7 @@ struct Stream<'a> {
 impl Stream<'_> {
     /// What was loaded of the next item; begins a load in its place.
     fn take(&mut self, k: &mut Builder) -> Vec<Value> {
-        let loaded = self.queue.drain(..self.walk.tile.loads()).collect();
+        let loaded = self.queue.drain(..self.walk.loads() as usize).collect();
         let later = self.taken + self.walk.tile.depth as usize;
         let place = &self.places[later / self.items.len()];
         let item = self.items[later % self.items.len()];
@@ -170,13 +175,18 @@ pub(super) struct Walk<'a> {
     /// Buffers of the head's keys and values.
     pub caches: [Value; 2],
     pub queries: Queries,
-    /// By column tile: the position of this lane's row.
+    /// By column tile and line: the position of this lane's row.
     pub positions: Vec<Value>,
     /// The last position that this wave takes; uniform.
     pub limit: Value,
 }
 
 impl Tile {
+    /// 16-byte loads of a fragment: of both groups' chunks, or of each line's.
+    fn loads(&self, matrix: &Matrix<'_>) -> u32 {
+        if self.whole { 2 } else { matrix.lines() }
+    }
+
     /// Positions of a block.
     pub fn block(&self, matrix: &Matrix<'_>) -> u32 {
         self.spans * matrix.span()
@@ -186,11 +196,6 @@ impl Tile {
     /// let the last ones land before it begins others.
     fn mixed(&self) -> usize {
         (self.depth as usize / 2).max(1)
-    }
-
-    /// 16-byte loads of a fragment.
-    fn loads(&self) -> usize {
-        if self.whole { 2 } else { 1 }
     }
 }
 
@@ -303,8 +308,7 @@ impl<'a> Walk<'a> {
         });
         let mut columns = state.with(&walked).columns;
         for column in &mut columns {
-            let target = self.shape.target;
-            column.mass = k.reduce_groups(column.mass, COLUMNS, target, |k, a, b| k.add(a, b));
+            column.mass = self.matrix.over_groups(k, column.mass, |k, a, b| k.add(a, b));
         }
         columns
     }
@@ -314,7 +318,11 @@ impl<'a> Walk<'a> {
         let tiles = Self::value_tiles(self.shape) as usize;
         let largest = k.f32(NONE_YET);
         let column = Column { sums: vec![zeros; tiles], largest, mass };
-        vec![column; self.tile.columns as usize]
+        vec![column; (self.tile.columns * self.matrix.lines()) as usize]
+    }
+
+    fn loads(&self) -> u32 {
+        self.tile.loads(&self.matrix)
     }
 
     fn base(&self, k: &mut Builder, blocks: &Blocks, j: Value) -> Value {
@@ -324,7 +332,8 @@ impl<'a> Walk<'a> {
 
     /// Vector registers of a lane: what is alive together in the loops, where it is most.
     pub fn registers(shape: &Shape<'_>, matrix: &Matrix<'_>, tile: &Tile) -> u32 {
-        let loads = tile.loads() as u32;
+        let lines = matrix.lines();
+        let loads = tile.loads(matrix);
         let operand = if matrix.is_doubled() { CHUNK } else { CHUNK / 2 };
         let sums = Self::value_tiles(shape) * matrix.sums() + COLUMN_STATE;
         let queries = match tile.shared_queries {
@@ -333,8 +342,9 @@ impl<'a> Walk<'a> {
             false => Self::steps(shape, matrix) * operand,
         };
         // First scores, then the operands that they become, with masks for the values.
-        let scores = tile.columns * tile.spans * CHUNK;
-        let operands = tile.columns * tile.spans * operand + tile.spans * loads * LOADED.lanes;
+        let columns = tile.columns * lines;
+        let scores = columns * tile.spans * CHUNK;
+        let operands = columns * tile.spans * operand + tile.spans * loads * LOADED.lanes;
         // What f16 leaves of probabilities; powers beside scores.
         let rest = if tile.split { CHUNK } else { 0 };
         let powers = if shape.softcap.is_some() { CHUNK } else { 0 };
@@ -343,9 +353,11 @@ impl<'a> Walk<'a> {
         // The last step, or tile, has others where not all lanes have a part of it.
         let whole = shape.chunks().is_multiple_of(matrix.groups())
             && shape.head_dim.is_multiple_of(COLUMNS);
-        let addresses = tile.spans * (matrix.tiles() + loads) * if whole { 1 } else { 2 };
-        let columns = tile.columns * (sums + queries) + scores.max(operands);
-        columns + rest + powers + in_flight + 2 * operand + addresses + BESIDES
+        let addresses = tile.spans * (matrix.tiles() * lines + loads) * if whole { 1 } else { 2 };
+        let uniform = if shape.target.platform == Platform::Nvidia { UNIFORM } else { 0 };
+        let columns = columns * (sums + queries) + scores.max(operands);
+        let besides = addresses + uniform + BESIDES;
+        columns + rest + powers + in_flight + 2 * lines * operand + besides
     }
 
     // ---- loads ------------------------------------------------------------------------------
@@ -376,7 +388,7 @@ impl<'a> Walk<'a> {
         let position_bytes = i64::from(self.shape.head_dim) * 2;
         let wave = i64::from(self.shape.target.wave);
         let values = k.mul_const(inside, position_bytes);
-        let keys = if block == wave {
+        let keys = if block % wave == 0 {
             values
         } else {
             let (whole, rest) = (k.i32(-(wave as i32)), k.i32(wave as i32 - 1));
@@ -393,14 +405,14 @@ impl<'a> Walk<'a> {
         Place { left, keys, values, key_lanes, value_lanes }
     }
 
-    /// Offset of this lane's chunk of keys by tile, and for the last step, where fewer lanes may
+    /// Offset of this lane's chunk of keys by tile and line, and for the last step, where fewer lanes may
     /// have one.
     fn key_lanes(&self, k: &mut Builder, left: Option<Value>) -> Vec<[Value; 2]> {
         let Lane { n, g } = self.lane;
-        let tiles = 0..self.matrix.tiles();
+        let lines = self.matrix.lines();
         let mut lanes = vec![];
-        for tile in tiles {
-            let position = self.matrix.position(k, n, tile);
+        for index in 0..self.matrix.tiles() * lines {
+            let position = self.matrix.position(k, n, index % lines, index / lines);
             let mut offset = k.mul_const(position, 16);
             let row = 16 * i64::from(self.shape.target.wave);
             if !self.tile.whole {
@@ -425,15 +437,14 @@ impl<'a> Walk<'a> {
         lanes
     }
 
-    /// Offset of this lane's chunk of values (of both, where lanes load both), and for the last
-    /// tile.
+    /// Offset of this lane's chunk of values by load, and for the last tile.
     fn value_lanes(&self, k: &mut Builder, left: Option<Value>) -> Vec<[Value; 2]> {
         let Lane { n, g } = self.lane;
-        let element = self.matrix.element(k, n);
         let row = 16 * i64::from(self.shape.head_dim);
         let mut lanes = vec![];
-        for chunk in 0..self.tile.loads() as u32 {
-            let chunk = if self.tile.whole { k.i32(chunk as i32) } else { g };
+        for load in 0..self.loads() {
+            let (line, chunk) = if self.tile.whole { (0, k.i32(load as i32)) } else { (load, g) };
+            let element = self.matrix.element(k, n, line);
             let bytes = k.mul_const(element, 16);
             let rows = k.mul_const(chunk, row);
             let offset = k.add(bytes, rows);
@@ -461,27 +472,40 @@ impl<'a> Walk<'a> {
         match item {
             Item::Key { span, tile, step } => {
                 let last = step + 1 == Self::steps(shape, &self.matrix);
-                let lanes = place.key_lanes[span as usize][tile as usize][usize::from(last)];
-                let load = |k: &mut Builder, chunk: u32| {
+                // Scores of positions that are not there are masked, but products with queries
+                // beyond the head count.
+                let partial = !shape.chunks().is_multiple_of(self.matrix.groups());
+                let outside = if last && partial { Outside::Zeros } else { Outside::Any };
+                let lanes = &place.key_lanes[span as usize];
+                let first = step * self.matrix.groups();
+                // Where blocks of the cache are shorter than those of the walk.
+                let position = span * self.matrix.span();
+                let (block, inside) = (position / shape.target.wave, position % shape.target.wave);
+                let before = block * shape.target.wave * shape.head_dim * 2;
+                let load = |index: u32| {
+                    let (line, chunk) = if self.tile.whole { (0, index) } else { (index, 0) };
+                    let line = (tile * self.matrix.lines() + line) as usize;
+                    let (lanes, chunk) = (lanes[line][usize::from(last)], first + chunk);
                     // Lanes that load both chunks: the second may not be there.
                     let exists = chunk < shape.chunks();
                     let lanes = if exists { lanes } else { k.i32(Builder::OUTSIDE) };
                     let chunk = if exists { chunk } else { 0 };
-                    let offset = 16 * (chunk * shape.target.wave + span * self.matrix.span());
+                    let offset = before + 16 * (chunk * shape.target.wave + inside);
                     let uniform = k.add_const(place.keys, offset.into());
-                    k.load_resource(self.caches[0], lanes, uniform, LOADED)
+                    k.load_resource(self.caches[0], lanes, uniform, LOADED, outside)
                 };
-                let first = step * self.matrix.groups();
-                (0..self.tile.loads() as u32).map(|chunk| load(k, first + chunk)).collect()
+                (0..self.loads()).map(load).collect()
             }
             Item::Value { span, tile } => {
                 let last = usize::from(tile + 1 == Self::value_tiles(shape));
                 let rows = span * self.matrix.groups() * shape.head_dim;
                 let offset = 16 * (rows + tile * COLUMNS);
                 let lanes = &place.value_lanes[span as usize];
+                // Values of positions that are not there are masked, elements beyond the head are
+                // not stored.
                 let load = |lanes: &[Value; 2]| {
                     let uniform = k.add_const(place.values, offset.into());
-                    k.load_resource(self.caches[1], lanes[last], uniform, LOADED)
+                    k.load_resource(self.caches[1], lanes[last], uniform, LOADED, Outside::Any)
                 };
                 lanes.iter().map(load).collect()
             }
@@ -496,19 +520,13 @@ impl<'a> Walk<'a> {
         items[..depth].iter().flat_map(|&item| self.load(k, place, item)).collect()
     }
 
-    /// Operand A of loaded chunks.
-    fn fragment(&self, k: &mut Builder, loaded: &[Value]) -> Value {
+    /// Operand A of loaded chunks, by line.
+    fn fragment(&self, k: &mut Builder, loaded: &[Value]) -> Vec<Value> {
         let halves = Elem::F16.vec(CHUNK);
-        match *loaded {
-            [chunk] => {
-                let chunk = k.bitcast(chunk, halves);
-                self.matrix.spread(k, self.lane, chunk)
-            }
-            [low, high] => {
-                let [low, high] = [low, high].map(|chunk| k.bitcast(chunk, halves));
-                k.concat(low, high)
-            }
-            _ => unreachable!("one or two loads make a fragment"),
+        let chunks: Vec<Value> = loaded.iter().map(|&chunk| k.bitcast(chunk, halves)).collect();
+        match chunks[..] {
+            [low, high] if self.tile.whole => vec![k.concat(low, high)],
+            _ => chunks.into_iter().map(|chunk| self.matrix.spread(k, self.lane, chunk)).collect(),
         }
     }
 
@@ -532,34 +550,49 @@ impl<'a> Walk<'a> {
             queue: state.queue,
         };
         let scores = self.scores(k, &mut stream, base);
-        let mut columns = vec![];
+        let scores: Vec<Vec<Value>> = scores.iter().map(|scores| self.spans(k, scores)).collect();
+        let mut columns = state.columns;
         let mut probabilities = vec![];
-        for (index, (column, scores)) in state.columns.into_iter().zip(scores).enumerate() {
-            let mut scores = self.spans(k, &scores);
+        let lines = self.matrix.lines() as usize;
+        // Two parts of numbers in two lines of a lane have one softmax.
+        let together = if self.tile.split { lines } else { 1 };
+        for first in (0..columns.len()).step_by(together) {
+            let mut scores = match self.tile.split {
+                false => scores[first].clone(),
+                true => self.joined(k, &scores[first..first + together]),
+            };
+            scores = scores.into_iter().map(|scores| self.score(k, scores)).collect();
             if edge {
-                self.mask(k, index, base, &mut scores);
+                self.mask(k, first, base, &mut scores);
             }
-            let (column, operands) = self.softmax(k, column, &scores);
-            columns.push(column);
-            probabilities.push(operands);
+            let all = self.softmax(k, &mut columns[first..first + together], &scores);
+            for index in first..first + together {
+                let line = (index % lines) as u32;
+                probabilities.push(all.iter().map(|&p| self.operand(k, p, line)).collect());
+            }
         }
         let masks = edge.then(|| self.value_masks(k, &stream.places[0]));
         self.accumulate(k, &mut stream, &probabilities, masks.as_deref(), &mut columns);
         State { columns, queue: stream.queue }
     }
 
-    /// Sᵀ of a block: by column tile, a result for each span and tile.
+    /// Sᵀ of a block: by column tile and line, a result for each span and tile.
     fn scores(&self, k: &mut Builder, stream: &mut Stream<'_>, base: Value) -> Vec<Vec<Value>> {
         let zeros = self.matrix.zeros(k);
         let results = (self.tile.spans * self.matrix.tiles()) as usize;
-        let mut scores = vec![vec![zeros; results]; self.tile.columns as usize];
+        let lines = self.matrix.lines() as usize;
+        let mut scores = vec![vec![zeros; results]; self.tile.columns as usize * lines];
         while let Some(&Item::Key { span, tile, step }) = stream.items.get(stream.taken) {
             let loaded = stream.take(k);
             let keys = self.fragment(k, &loaded);
             let at = (span * self.matrix.tiles() + tile) as usize;
-            for (column, scores) in scores.iter_mut().enumerate() {
+            for (column, scores) in scores.chunks_exact_mut(lines).enumerate() {
                 let query = self.query(k, column, step, base);
-                scores[at] = self.matrix.product(k, keys, query, scores[at]);
+                let before: Vec<Value> = scores.iter().map(|scores| scores[at]).collect();
+                let after = self.matrix.product(k, &keys, &query, &before);
+                for (scores, after) in scores.iter_mut().zip(after) {
+                    scores[at] = after;
+                }
             }
             self.pin(k, stream.taken, self.tile.mixed());
         }
@@ -585,9 +618,15 @@ impl<'a> Walk<'a> {
                 }
             }
             let values = self.fragment(k, &loaded);
-            for (column, operands) in columns.iter_mut().zip(probabilities) {
-                let sums = &mut column.sums[tile as usize];
-                *sums = self.matrix.product(k, values, operands[span as usize], *sums);
+            let lines = self.matrix.lines() as usize;
+            let tiles = columns.chunks_exact_mut(lines).zip(probabilities.chunks_exact(lines));
+            for (columns, operands) in tiles {
+                let operands: Vec<Value> = operands.iter().map(|o| o[span as usize]).collect();
+                let before: Vec<Value> = columns.iter().map(|c| c.sums[tile as usize]).collect();
+                let after = self.matrix.product(k, &values, &operands, &before);
+                for (column, after) in columns.iter_mut().zip(after) {
+                    column.sums[tile as usize] = after;
+                }
             }
             self.pin(k, stream.taken, mixed);
         }
@@ -601,17 +640,22 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Operand B of the scores; `base` differs from turn to turn.
-    fn query(&self, k: &mut Builder, column: usize, step: u32, base: Value) -> Value {
+    /// Operand B of the scores, by line; `base` differs from turn to turn.
+    fn query(&self, k: &mut Builder, column: usize, step: u32, base: Value) -> Vec<Value> {
+        let lines = self.matrix.lines();
         match &self.queries {
-            Queries::Registers(queries) => queries[column][step as usize],
+            Queries::Registers(queries) => {
+                let lines = lines as usize;
+                let queries = &queries[column * lines..(column + 1) * lines];
+                queries.iter().map(|query| query[step as usize]).collect()
+            }
             Queries::Shared(addresses) => {
                 // Always 0, which the optimizer must not know: it would move the loads out of the
                 // loop, into registers that there are not.
-                let same = k.first_lane(base);
-                let zero = k.xor(same, base);
+                let zero = k.zero_of(base);
                 let address = k.offset_u32(addresses[column], zero);
-                load_query(k, &self.matrix, self.lane, address, step)
+                let load = |line| load_query(k, &self.matrix, self.lane, address, step, line);
+                (0..lines).map(load).collect()
             }
         }
     }
@@ -623,14 +667,18 @@ impl<'a> Walk<'a> {
             [low, high] => k.concat(low, high),
             _ => tiles[0],
         });
-        let spans: Vec<Value> = spans.collect();
-        let whole: Vec<Value> = match self.tile.split {
-            false => spans,
-            true => {
-                spans.into_iter().map(|scores| self.matrix.join(k, self.lane, scores)).collect()
-            }
-        };
-        whole.into_iter().map(|scores| self.score(k, scores)).collect()
+        spans.collect()
+    }
+
+    /// The sums, by span, of both parts of scores, which are in columns n and n + 8.
+    fn joined(&self, k: &mut Builder, parts: &[Vec<Value>]) -> Vec<Value> {
+        let spans = 0..parts[0].len();
+        spans
+            .map(|span| {
+                let parts: Vec<Value> = parts.iter().map(|part| part[span]).collect();
+                self.matrix.join(k, self.lane, &parts)
+            })
+            .collect()
     }
 
     /// −∞ for what a row does not see.
@@ -660,9 +708,10 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The online softmax: scales what was summed up before, and gives operand B by span.
-    fn softmax(&self, k: &mut Builder, column: Column, scores: &[Value]) -> (Column, Vec<Value>) {
-        let target = self.shape.target;
+    /// The online softmax of columns that have the same scores: scales what was summed up before,
+    /// and gives the probabilities by span.
+    fn softmax(&self, k: &mut Builder, columns: &mut [Column], scores: &[Value]) -> Vec<Value> {
+        let column = columns[0].clone();
         let factor = k.float(Elem::F32, Self::factor(self.shape));
         let mut largest = None;
         for &scores in scores {
@@ -672,7 +721,7 @@ impl<'a> Walk<'a> {
             }
         }
         let largest = largest.expect("a block has positions");
-        let largest = k.reduce_groups(largest, COLUMNS, target, |k, a, b| k.max_number(a, b));
+        let largest = self.matrix.over_groups(k, largest, |k, a, b| k.max_number(a, b));
         let largest = k.max_number(column.largest, largest);
         let decay = k.sub(column.largest, largest);
         let decay = k.mul(decay, factor);
@@ -682,32 +731,42 @@ impl<'a> Walk<'a> {
         let base = k.sub(headroom, base);
         let [factors, bases] = [factor, base].map(|x| k.splat(x, CHUNK));
         let mut total = None;
-        let mut operands = vec![];
+        let mut all = vec![];
         for &scores in scores {
             let exponents = k.fma(scores, factors, bases);
             let probabilities = by_lane(k, exponents, |k, x| k.exp2_fast(x));
             total = Some(total.map_or(probabilities, |total| k.add(total, probabilities)));
-            operands.push(self.operand(k, probabilities));
+            all.push(probabilities);
         }
         let total = k.reduce_add(total.expect("a block has positions"));
         let mass = k.fma(column.mass, decay, total);
         let decays = k.splat(decay, self.matrix.sums());
-        let sums = column.sums.iter().map(|&sums| k.mul(sums, decays)).collect();
-        (Column { sums, largest, mass }, operands)
+        for column in columns {
+            let sums = column.sums.iter().map(|&sums| k.mul(sums, decays)).collect();
+            *column = Column { sums, largest, mass };
+        }
+        all
     }
 
-    /// Operand B of probabilities.
-    fn operand(&self, k: &mut Builder, probabilities: Value) -> Value {
+    /// Operand B of probabilities, in line `line`.
+    fn operand(&self, k: &mut Builder, probabilities: Value, line: u32) -> Value {
         let mut rounded = k.truncf(probabilities, Elem::F16);
-        if self.tile.split {
+        let lines = self.matrix.lines();
+        // With two lines, the first is that of the larger parts.
+        if self.tile.split && (lines == 1 || line == 1) {
             let exact = k.extf(rounded, Elem::F32);
             let rest = k.sub(probabilities, exact);
             let scale = k.float(rest.ty, REST);
             let rest = k.mul(rest, scale);
             let rest = k.truncf(rest, Elem::F16);
-            let half = k.i32(COLUMNS as i32 / 2);
-            let high = k.cmp(Cmp::Lt, self.lane.n, half);
-            rounded = k.select(high, rounded, rest);
+            rounded = match lines {
+                1 => {
+                    let half = k.i32(COLUMNS as i32 / 2);
+                    let high = k.cmp(Cmp::Lt, self.lane.n, half);
+                    k.select(high, rounded, rest)
+                }
+                _ => rest,
+            };
         }
         self.matrix.spread(k, self.lane, rounded)
     }
@@ -718,7 +777,7 @@ impl<'a> Walk<'a> {
         for span in 0..self.tile.spans {
             let first = i64::from(span * self.matrix.span());
             let left = k.add_const(place.left, 1 - first);
-            let chunks = 0..self.tile.loads() as u32;
+            let chunks = 0..self.loads();
             let by_chunk = chunks.map(|chunk| {
                 let before = match self.tile.whole {
                     true => k.i32((chunk * CHUNK) as i32),
@@ -733,13 +792,14 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The query operand of a step, from where chunk c of query n is at (16c + n) · 16.
+/// The query operand of a step and a line, from where chunk c of query n is at (16c + n) · 16.
 pub(super) fn load_query(
     k: &mut Builder,
     matrix: &Matrix<'_>,
     lane: Lane,
     address: Value,
     step: u32,
+    line: u32,
 ) -> Value {
     let chunk = |k: &mut Builder, offset: Value, chunk: u32| {
         let address = k.offset_u32(address, offset);
@@ -747,6 +807,7 @@ pub(super) fn load_query(
         k.load_aligned(address, Elem::F16.vec(CHUNK), 16)
     };
     let query = k.mul_const(lane.n, 16);
+    let query = k.add_const(query, i64::from(16 * matrix.apart(line)));
     let first = step * matrix.groups();
     if matrix.is_doubled() {
         let (low, high) = (chunk(k, query, first), chunk(k, query, first + 1));

@@ -25,10 +25,11 @@ use crate::kernels::section::{Rows, Section};
 use crate::kernels::{FirstRead, KernelError, KernelSource};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
-use crate::target::GpuTarget;
+use crate::target::{GpuTarget, Platform};
 use activations::{Block, Slab};
 use stream::{Bundle, Loaded, Range, Stream, Wave};
 use tile::{Class, TILE_COLUMNS, classes};
+use waveloom_ir::DType;
 use waveloom_plan as plan;
 
 /// A kernel's fixed facts.
@@ -54,7 +55,7 @@ pub fn kernel(
     let workgroup = waves * target.wave;
     let gemv = Gemv { spec, target, rows: config.rows, workgroup, sections: &sections, classes };
     let description = spec.description();
-    let mut draft = Draft::for_gpu(description.stem(), workgroup);
+    let mut draft = Draft::for_gpu(description.stem(), workgroup, target);
     let env = Env::new(&mut draft, spec);
     gemv.emit(&mut draft.builder, &env)?;
     draft.builder.plan_registers(gemv.registers(), target);
@@ -478,7 +479,9 @@ impl Body<'_> {
     ) -> Vec<Value> {
         let bundle = wave.bundle;
         let tail = bundle.tail_cells() > 0;
-        let always = self.class.waves_k == 1 && slab.last.is_none();
+        // With the units, unless that is more than registers have room for.
+        let roomy = self.gemv.target.platform == Platform::Amd || bundle.dtype != DType::Q8_0;
+        let always = self.class.waves_k == 1 && slab.last.is_none() && roomy;
         let mut loaded = None;
         let mut sums = sums.to_vec();
         let load_tail = |k: &mut Builder, loaded: &mut Option<Loaded>| {

@@ -72,7 +72,7 @@ pub fn kernel(
     config: TileConfig,
     target: &GpuTarget,
 ) -> Result<KernelSource, KernelError> {
-    let mut draft = Draft::for_gpu(spec.description().stem(), config.workgroup(target));
+    let mut draft = Draft::for_gpu(spec.description().stem(), config.workgroup(target), target);
     let env = Env::new(&mut draft, spec);
     let gemm = Gemm::new(spec, rows, config, target)?;
     let scratch = (gemm.scratch_bytes() > 0).then(|| draft.scratch());
@@ -502,8 +502,7 @@ impl<'a> Gemm<'a> {
         stage: &Stage,
         turn: Value,
     ) {
-        let lane = k.lane(self.target);
-        let (group, row) = split(k, lane, TILE_ROWS as u32);
+        let [group, row] = k.matrix_lane(self.target);
         let [wave_row, wave_column] = product.wave(k);
         let first_tile = k.mul_const(wave_row, product.row_tiles().into());
         let staged_tiles = stage.rows / TILE_ROWS as u32;
@@ -513,17 +512,20 @@ impl<'a> Gemm<'a> {
         let (_, step) = self.target.layout.row(0);
         let group = k.mul_const(group, step.into());
         let column = k.add(column, group);
-        for row_tile in 0..product.row_tiles() {
+        for line in 0..product.row_lines() {
+            let (row_tile, other) = (line / product.lines(), line % product.lines());
             let tile = k.add_const(first_tile, row_tile.into());
             let tile = k.sub(tile, skipped);
             let first_row = k.mul_const(tile, TILE_ROWS as i64);
+            let other = i64::from(other * TILE_ROWS as u32 / product.lines());
+            let first_row = k.add_const(first_row, other);
             let row = k.add(first_row, row);
             let element = k.mul_const(row, stage.pitch.into());
             let element = k.add(element, column);
             let store = |k: &mut Builder| {
                 for slot in 0..product.steps.len() {
                     for column_tile in 0..product.column_tiles() {
-                        let sum = sums[product.sum(slot, column_tile, row_tile)];
+                        let sum = sums[product.sum(slot, column_tile, line)];
                         let plane = slot as u32 * stage.rows * stage.pitch;
                         let offset = plane + column_tile * TILE_ROWS as u32;
                         let at = k.element_u32(stage.base, Elem::F32, element);
@@ -547,7 +549,11 @@ impl<'a> Gemm<'a> {
     fn store_sum(&self, k: &mut Builder, sum: Value, at: Value, offset: u32) {
         let layout = self.target.layout;
         // Elements that are neighbours in the result.
-        let run = if layout == MatrixLayout::Wmma3 { 1 } else { 4 };
+        let run = match layout {
+            MatrixLayout::Wmma3 => 1,
+            MatrixLayout::Mma => 2,
+            MatrixLayout::Mfma | MatrixLayout::Wmma4 => 4,
+        };
         for first in (0..layout.sums()).step_by(run as usize) {
             let (column, _) = layout.row(first);
             let to = k.offset_const(at, i64::from(offset + column) * 4);
@@ -558,7 +564,7 @@ impl<'a> Gemm<'a> {
                 }
                 run => {
                     let values = k.slice(sum, first, run);
-                    k.store_aligned(values, to, 16);
+                    k.store_aligned(values, to, 4 * run);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The list of tokens that may be above the thresholds of top-k and top-p.
 
-use super::{Sampler, WORKGROUP, elements};
+use super::{Sampler, elements, workgroup};
 use crate::kernels::sampling::{Filters, bisect};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
@@ -53,7 +53,8 @@ impl<'a> List<'a> {
         body: impl FnOnce(&mut Builder, Value, Value, Value) -> Value,
     ) -> Value {
         let thread = k.thread();
-        let [sum] = k.for_loop(thread, self.length, WORKGROUP.into(), [zero], |k, index, [sum]| {
+        let step = workgroup(self.sampler.target).into();
+        let [sum] = k.for_loop(thread, self.length, step, [zero], |k, index, [sum]| {
             let [logit, weight] = [self.logits, self.weights].map(|array| {
                 let at = k.element_u32(array, Elem::F32, index);
                 k.load(at, Elem::F32)

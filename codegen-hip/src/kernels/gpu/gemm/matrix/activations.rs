@@ -14,6 +14,7 @@
 use super::fragments::Order;
 use super::product::Product;
 use super::split;
+use crate::mlir::gpu::Outside;
 use crate::mlir::{Builder, Elem, Value};
 use crate::pack::gpu::TILE_ROWS;
 use crate::target::MatrixType;
@@ -114,8 +115,7 @@ impl<'a> Activations<'a> {
         let thread = k.thread();
         let (slot, piece) = split(k, thread, product.config.depth / PIECE);
         let first = k.mul_const(piece, PIECE.into());
-        let lane = k.lane(product.target);
-        let (group, row) = split(k, lane, TILE_ROWS as u32);
+        let [group, row] = k.matrix_lane(product.target);
         let group = if product.groups() == 1 { k.i32(0) } else { group };
         let wave = product.wave(k)[0];
         let tiles = product.row_tiles() * product.staged_tile();
@@ -268,19 +268,22 @@ impl<'a> Activations<'a> {
     pub(super) fn load(&self, k: &mut Builder, block: Value) -> Pieces {
         let start = k.mul_const(block, i64::from(self.product.config.depth) * 4);
         let mut first = k.mul_const(self.first, 4);
-        // Beyond the last row are zeros; what is loaded beyond the end of a row, zeros will
+        // Beyond the last row is anything; what is loaded beyond the end of a row, zeros will
         // replace. To be compared with the size of the buffer, an offset must be the lane's.
         let mut start = start;
         if self.product.has_tail() {
             first = k.add(first, start);
             start = k.i32(0);
         }
+        // Of rows that are not there the results do not count.
+        let outside = Outside::Any;
         let mut pieces = vec![];
         for row in &self.rows {
             let lane = k.add(*row, first);
-            pieces.push(k.load_resource(self.source.buffer, lane, start, f32s()));
+            pieces.push(k.load_resource(self.source.buffer, lane, start, f32s(), outside));
         }
-        pieces.extend(self.source.norm.map(|n| k.load_resource(n.weight, first, start, f32s())));
+        let weight = self.source.norm.map(|norm| norm.weight);
+        pieces.extend(weight.map(|w| k.load_resource(w, first, start, f32s(), outside)));
         Pieces(pieces)
     }
 
@@ -337,22 +340,26 @@ impl<'a> Activations<'a> {
         }
     }
 
-    /// The lane's part `part` of 16 bytes of step `step` for the wave's tile `tile` of rows, where
-    /// a chunk of weights makes `parts` of them.
+    /// The lane's part `part` of 16 bytes of step `step` for line `line` of the wave's rows, where a
+    /// chunk of weights makes `parts` of them.
     pub(super) fn fragment(
         &self,
         k: &mut Builder,
         buffer: Value,
         parts: u32,
         (step, part): (u32, u32),
-        tile: u32,
+        line: u32,
     ) -> Value {
         let [row, group] = self.lane;
+        let lines = self.product.lines();
+        let (tile, line) = (line / lines, line % lines);
+        // The rows of a lane differ in bits that its first row has not.
+        let other_row = line * (TILE_ROWS as u32 / lines);
         // Chunk (step · groups + group) · parts + part: the lane's bits and the others are apart.
         let lane_chunk = k.mul_const(group, parts.into());
         let chunk = step * self.product.groups() * parts + part;
         let place = k.xor(row, lane_chunk);
-        let low = k.i32((chunk % TILE_ROWS as u32) as i32);
+        let low = k.i32(((chunk % TILE_ROWS as u32) ^ other_row) as i32);
         let place = k.xor(place, low);
         let place = k.mul_const(place, CHUNK_BYTES.into());
         let offset = k.mul_const(lane_chunk, ROW_CHUNKS.into());

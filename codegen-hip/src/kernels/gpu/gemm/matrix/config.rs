@@ -178,7 +178,18 @@ impl Shape<'_> {
         let held = self.sections.iter().map(held).max().unwrap_or(0);
         let ahead = !narrow || sums + held <= MOST_NARROW;
         let pieces = (4..=MOST_PIECES).contains(&pieces);
-        whole && sums <= most && ahead && pieces && self.divides(config)
+        let shared = self.shared_bytes(config) <= self.target.lds_bytes;
+        whole && sums <= most && ahead && pieces && shared && self.divides(config)
+    }
+
+    /// Bytes of the local data share: for two blocks of activations, or the sums of 16 rows with
+    /// one more plane for the epilogue.
+    fn shared_bytes(&self, config: &TileConfig) -> u32 {
+        let weights = || self.sections.iter().flatten();
+        let single = weights().any(|w| factors(w.dtype) == Some(MatrixType::F32));
+        let activations = 2 * config.rows * config.depth * if single { 4 } else { 2 };
+        let planes = self.slots() + 1;
+        activations.max(TILE_ROWS as u32 * (config.columns + super::PADDING) * 4 * planes)
     }
 
     /// Whether the division makes parts that are worth it, and scratch has room for their sums.

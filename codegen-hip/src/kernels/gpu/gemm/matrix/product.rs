@@ -68,6 +68,21 @@ impl<'a> Product<'a> {
         self.config.columns / TILE_ROWS as u32 / self.config.waves[1]
     }
 
+    /// Rows of A and columns of B of an operation that a lane holds.
+    pub(super) fn lines(&self) -> u32 {
+        self.target.layout.lines()
+    }
+
+    /// Columns of the tile, rows of a weight, that a lane has factors of.
+    pub(super) fn column_lines(&self) -> u32 {
+        self.column_tiles() * self.lines()
+    }
+
+    /// Rows of x that a lane has factors and sums of.
+    pub(super) fn row_lines(&self) -> u32 {
+        self.row_tiles() * self.lines()
+    }
+
     /// This wave's place along rows and along columns.
     pub(super) fn wave(&self, k: &mut Builder) -> [Value; 2] {
         let wave = k.wave(self.target);
@@ -75,15 +90,15 @@ impl<'a> Product<'a> {
         [row, column]
     }
 
-    /// Accumulators of a wave: by slot, tile of columns and tile of rows.
+    /// Accumulators of a lane: by slot, tile of columns, tile of rows and line of that.
     pub(super) fn sums(&self) -> usize {
-        self.steps.len() * (self.column_tiles() * self.row_tiles()) as usize
+        self.steps.len() * (self.column_tiles() * self.row_lines()) as usize
     }
 
-    /// The accumulator of tiles of columns and rows.
+    /// The accumulator of a tile of columns and a line of rows.
     pub(super) fn sum(&self, slot: usize, column: u32, row: u32) -> usize {
         let tiles = slot as u32 * self.column_tiles() + column;
-        (tiles * self.row_tiles() + row) as usize
+        (tiles * self.row_lines() + row) as usize
     }
 
     /// Multiplies blocks `first..end`, at least one, and gives the accumulators.
@@ -195,9 +210,9 @@ impl<'a> Product<'a> {
             }
             let places: Vec<(u32, u32)> =
                 (part..part + together).map(|part| (part / form, part % form)).collect();
-            let b: Vec<Value> = (0..self.row_tiles())
-                .map(|tile| {
-                    let parts = places.iter().map(|at| x.fragment(k, buffer, form, *at, tile));
+            let b: Vec<Value> = (0..self.row_lines())
+                .map(|line| {
+                    let parts = places.iter().map(|at| x.fragment(k, buffer, form, *at, line));
                     let parts = parts.collect::<Vec<_>>();
                     joined(k, &parts)
                 })
@@ -226,39 +241,45 @@ impl<'a> Product<'a> {
         sums: &mut [Value],
         held: &Held,
     ) {
-        let a: Vec<Value> = (0..self.column_tiles())
-            .map(|tile| {
+        let a: Vec<Value> = (0..self.column_lines())
+            .map(|line| {
                 let parts = places
                     .iter()
-                    .map(|&(step, part)| weights.chunk(held, slot, step, tile).factors(k, part));
+                    .map(|&(step, part)| weights.chunk(held, slot, step, line).factors(k, part));
                 let parts = parts.collect::<Vec<_>>();
                 joined(k, &parts)
             })
             .collect();
         let operations = (self.staged_elements() / self.op.per_lane).max(1);
+        let lines = self.lines() as usize;
         for operation in 0..operations {
-            for (column, a) in a.iter().enumerate() {
-                for (row, b) in b.iter().enumerate() {
-                    let [a, b] = [*a, *b].map(|x| piece(k, x, operation, operations));
-                    let sum = &mut sums[self.sum(slot, column as u32, row as u32)];
-                    let (a, b) = self.operands(k, a, b);
-                    *sum = k.matrix(self.op, a, b, *sum);
+            for (column, a) in a.chunks_exact(lines).enumerate() {
+                for (row, b) in b.chunks_exact(lines).enumerate() {
+                    let [a, b] = [a, b].map(|factors| {
+                        let factors = factors.iter();
+                        factors.map(|x| self.operand(k, *x, operation, operations)).collect()
+                    });
+                    let (a, b): (Vec<Value>, Vec<Value>) = (a, b);
+                    let first = self.sum(slot, column as u32, (row * lines) as u32);
+                    let sums = &mut sums[first..first + lines];
+                    let next = k.matrix(self.op, &a, &b, sums);
+                    sums.copy_from_slice(&next);
                 }
             }
         }
     }
 
-    /// Words as the operation wants them.
-    fn operands(&self, k: &mut Builder, a: Value, b: Value) -> (Value, Value) {
+    /// The `index`-th of `count` equal parts of words, as the operation wants them.
+    fn operand(&self, k: &mut Builder, x: Value, index: u32, count: u32) -> Value {
+        let x = piece(k, x, index, count);
         let elem = self.op.operand;
-        let cast = |k: &mut Builder, x: Value| match self.op.per_lane {
+        match self.op.per_lane {
             1 => {
                 let x = k.extract(x, 0);
                 k.bitcast(x, elem)
             }
             lanes => k.bitcast(x, elem.vec(lanes)),
-        };
-        (cast(k, a), cast(k, b))
+        }
     }
 }
 

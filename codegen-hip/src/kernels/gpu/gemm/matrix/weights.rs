@@ -5,6 +5,7 @@ use super::fragments::{BIAS, Chunk};
 use super::product::Product;
 use super::split;
 use crate::mlir::builder::Cmp;
+use crate::mlir::gpu::Outside;
 use crate::mlir::{Builder, Elem, Value};
 use crate::pack::gpu::{
     BLOCK, CHUNK_BYTES, GpuLayout, SCALE_LOAD_BYTES, TILE_ROWS, UNIT_BLOCKS, UNIT_GROUPS,
@@ -101,7 +102,7 @@ pub(super) enum Half {
     Second,
 }
 
-/// What a wave holds of a block of K: by slot, step and tile of rows.
+/// What a lane holds of a block of K: by slot, step and line of rows.
 #[derive(Clone)]
 pub(super) struct Held {
     values: Vec<Value>,
@@ -147,23 +148,22 @@ impl<'a> Weights<'a> {
         product: &'a Product<'a>,
         matrices: Vec<Matrix>,
     ) -> Weights<'a> {
-        let lane = k.lane(product.target);
-        let (group, row) = split(k, lane, TILE_ROWS as u32);
+        let [group, row] = k.matrix_lane(product.target);
         let group = if product.groups() == 1 { k.i32(0) } else { group };
         let bias = k.i32(BIAS);
         let bias = k.in_vector_register(bias);
         Weights { product, matrices, group, row, bias }
     }
 
-    /// The chunk that a wave holds for a step and a tile of rows.
-    pub(super) fn chunk(&self, held: &Held, slot: usize, step: u32, tile: u32) -> Chunk {
+    /// The chunk that a lane holds for a step and a line of the wave's rows.
+    pub(super) fn chunk(&self, held: &Held, slot: usize, step: u32, line: u32) -> Chunk {
         let product = self.product;
         let steps = &product.steps[slot];
         let index = step / steps.steps_of_scale();
         Chunk {
             dtype: steps.layout.dtype,
-            words: held.values[product.held_chunk(slot, step, tile)],
-            scale: steps.scaled().then(|| held.values[product.held_scale(slot, index, tile)]),
+            words: held.values[product.held_chunk(slot, step, line)],
+            scale: steps.scaled().then(|| held.values[product.held_scale(slot, index, line)]),
             order: product.order,
             bias: self.bias,
         }
@@ -208,13 +208,19 @@ impl<'a> Weights<'a> {
         let row = k.mul_const(self.row, CHUNK_BYTES as i64);
         let lane = k.add(group, row);
         let matrix = &self.matrices[slot];
+        let outside = self.outside(steps);
         for (index, tile) in matrix.tiles.iter().enumerate() {
             let tile = k.sub(*tile, matrix.tiles[0]);
             let before = k.mul_const(tile, steps.layout.tile_bytes() as i64);
-            let uniform = k.add(first, before);
-            let (lane, uniform) = self.within(k, steps, lane, uniform);
-            let at = self.product.held_chunk(slot, step, index as u32);
-            held.values[at] = k.load_resource(matrix.chunks, lane, uniform, Elem::I32.vec(4));
+            let before = k.add(first, before);
+            for line in 0..self.product.lines() {
+                let row = self.other_row(line) * CHUNK_BYTES as i64;
+                let uniform = plus(k, before, row);
+                let (lane, uniform) = self.within(k, steps, lane, uniform);
+                let at = self.product.held_chunk(slot, step, self.line(index, line));
+                held.values[at] =
+                    k.load_resource(matrix.chunks, lane, uniform, Elem::I32.vec(4), outside);
+            }
         }
         // With the last of the steps that share it: until then the former one is needed.
         let share = steps.steps_of_scale();
@@ -226,12 +232,32 @@ impl<'a> Weights<'a> {
     fn load_scales(&self, k: &mut Builder, block: Value, slot: usize, index: u32, held: &mut Held) {
         let steps = &self.product.steps[slot];
         let Some(scales) = self.matrices[slot].scales else { return };
+        let outside = self.outside(steps);
         for (tile, number) in self.matrices[slot].tiles.iter().enumerate() {
-            let (lane, uniform) = self.scale_place(k, slot, block, index, *number);
-            let (lane, uniform) = self.within(k, steps, lane, uniform);
-            let at = self.product.held_scale(slot, index, tile as u32);
-            held.values[at] = k.load_resource(scales, lane, uniform, steps.scale_elem());
+            for line in 0..self.product.lines() {
+                let other = self.other_row(line);
+                let (lane, uniform) = self.scale_place(k, slot, block, index, *number, other);
+                let (lane, uniform) = self.within(k, steps, lane, uniform);
+                let at = self.product.held_scale(slot, index, self.line(tile, line));
+                held.values[at] =
+                    k.load_resource(scales, lane, uniform, steps.scale_elem(), outside);
+            }
         }
+    }
+
+    /// What may be read beyond a weight: nothing, if blocks of K do not reach beyond a row.
+    fn outside(&self, steps: &Steps) -> Outside {
+        if steps.overruns(self.product.blocks()) { Outside::Any } else { Outside::Never }
+    }
+
+    /// Rows from a lane's first one to that of line `line` of a tile.
+    fn other_row(&self, line: u32) -> i64 {
+        i64::from(line) * TILE_ROWS as i64 / i64::from(self.product.lines())
+    }
+
+    /// Line `line` of tile `tile`, among all of the wave.
+    fn line(&self, tile: usize, line: u32) -> u32 {
+        tile as u32 * self.product.lines() + line
     }
 
     /// The two parts of an offset so that all of it is compared with the size of the buffer, if
@@ -250,7 +276,8 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// Offset of the scale of the lane's block: the lane's part, and what is the same in all.
+    /// Offset of the scale of the lane's block, `other` rows after its own: the lane's part, and what
+    /// is the same in all.
     fn scale_place(
         &self,
         k: &mut Builder,
@@ -258,6 +285,7 @@ impl<'a> Weights<'a> {
         block: Value,
         index: u32,
         tile: Value,
+        other: i64,
     ) -> (Value, Value) {
         let steps = &self.product.steps[slot];
         let (layout, matrix) = (&steps.layout, &self.matrices[slot]);
@@ -271,7 +299,8 @@ impl<'a> Weights<'a> {
         let in_units = |k: &mut Builder| {
             let (lane, uniform) = self.place_in_units(k, layout, first, lane_block);
             let before = k.mul_const(tile, layout.units() as i64 * UNIT_ENTRIES * bytes);
-            (lane, k.add(uniform, before))
+            let uniform = k.add(uniform, before);
+            (lane, plus(k, uniform, other * ROW_SCALES))
         };
         let unit_blocks = (layout.units() * UNIT_BLOCKS) as i64;
         let in_tail = |k: &mut Builder| {
@@ -281,7 +310,8 @@ impl<'a> Weights<'a> {
             let uniform = k.mul_const(block, TILE_ROWS as i64 * bytes);
             let lane = k.mul_const(lane_block, TILE_ROWS as i64);
             let lane = k.add(lane, self.row);
-            (k.mul_const(lane, bytes), k.add(uniform, matrix.tail))
+            let uniform = k.add(uniform, matrix.tail);
+            (k.mul_const(lane, bytes), plus(k, uniform, other * bytes))
         };
         match (layout.units(), layout.tail_blocks()) {
             (_, 0) => in_units(k),
@@ -325,33 +355,38 @@ impl<'a> Weights<'a> {
     }
 }
 
+/// A number and a constant.
+fn plus(k: &mut Builder, a: Value, more: i64) -> Value {
+    if more == 0 { a } else { k.add_const(a, more) }
+}
+
 impl Product<'_> {
-    /// Values that a wave holds of a block of K.
+    /// Values that a lane holds of a block of K.
     fn held(&self) -> usize {
         self.held_scale(self.steps.len(), 0, 0)
     }
 
     /// Place of a chunk among the values held.
-    fn held_chunk(&self, slot: usize, step: u32, tile: u32) -> usize {
+    fn held_chunk(&self, slot: usize, step: u32, line: u32) -> usize {
         let before: u32 = self.steps[..slot].iter().map(|steps| steps.count).sum();
-        ((before + step) * self.column_tiles() + tile) as usize
+        ((before + step) * self.column_lines() + line) as usize
     }
 
     /// Places of what is held for the first step of a slot.
     fn held_by(&self, slot: usize) -> Vec<usize> {
         let scaled = self.steps[slot].scaled();
-        let tiles = 0..self.column_tiles();
-        let places = tiles.flat_map(|tile| {
-            let scale = scaled.then(|| self.held_scale(slot, 0, tile));
-            [Some(self.held_chunk(slot, 0, tile)), scale]
+        let lines = 0..self.column_lines();
+        let places = lines.flat_map(|line| {
+            let scale = scaled.then(|| self.held_scale(slot, 0, line));
+            [Some(self.held_chunk(slot, 0, line)), scale]
         });
         places.flatten().collect()
     }
 
     /// Place of the scale of a chunk.
-    fn held_scale(&self, slot: usize, index: u32, tile: u32) -> usize {
+    fn held_scale(&self, slot: usize, index: u32, line: u32) -> usize {
         let chunks: u32 = self.steps.iter().map(|steps| steps.count).sum();
         let before: u32 = self.steps[..slot].iter().map(Steps::scales).sum();
-        ((chunks + before + index) * self.column_tiles() + tile) as usize
+        ((chunks + before + index) * self.column_lines() + line) as usize
     }
 }
