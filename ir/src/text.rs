@@ -33,4 +33,4 @@ mod printer;
 mod tests;
 
 pub use parser::{ParseError, ParseProblem, parse};
-pub use printer::{print, print_function, print_type};
+pub use printer::{print, print_attributes, print_function, print_type};

@@ -2,6 +2,7 @@
 //! goes, and the end puts everything into an order in which operands are defined before their uses.
 
 use crate::pass::{PassError, PassReport};
+use crate::provenance::ValueMap;
 use std::collections::BTreeSet;
 use waveloom_ir::{Function, Inst, InstId, Module, Op, Type, Value, ValueId, infer};
 
@@ -15,7 +16,9 @@ pub(crate) fn edit_functions(
     for index in 0..module.functions.len() {
         let mut editor = Editor::new(pass, &module, module.functions[index].clone());
         rewrite(&mut editor, &mut report)?;
-        module.functions[index] = editor.finish()?;
+        let (function, values) = editor.finish()?;
+        report.values.insert(function.name.clone(), values);
+        module.functions[index] = function;
     }
     Ok((module, report))
 }
@@ -32,6 +35,8 @@ pub(crate) struct Editor<'m> {
     /// By instruction: where it belongs: position in the original program, then order of insertion.
     keys: Vec<(usize, usize)>,
     removed: Vec<bool>,
+    /// By value: the values of the original function that it equals.
+    originals: Vec<Vec<ValueId>>,
 }
 
 impl<'m> Editor<'m> {
@@ -49,7 +54,9 @@ impl<'m> Editor<'m> {
         }
         let keys = (0..function.insts.len()).map(|i| (i, 0)).collect();
         let removed = vec![false; function.insts.len()];
-        Editor { pass, module, function, producers, users, keys, removed }
+        let values = 0..function.values.len() as u32;
+        let originals = values.map(|value| vec![ValueId(value)]).collect();
+        Editor { pass, module, function, producers, users, keys, removed, originals }
     }
 
     /// Applies `rewrite`, which names what it did, to every instruction, new ones included, until
@@ -169,6 +176,7 @@ impl<'m> Editor<'m> {
             self.function.values.push(Value { ty, name: None });
             self.producers.push(Some((id, i)));
             self.users.push(vec![]);
+            self.originals.push(vec![]);
         }
         for operand in &operands {
             self.users[operand.index()].push(id);
@@ -211,6 +219,8 @@ impl<'m> Editor<'m> {
         if let Some(name) = self.function.values[old.index()].name.take() {
             self.function.values[new.index()].name.get_or_insert(name);
         }
+        let originals = self.originals[old.index()].clone();
+        self.originals[new.index()].extend(originals);
         self.remove_dead(old);
         Ok(())
     }
@@ -227,6 +237,11 @@ impl<'m> Editor<'m> {
                 continue;
             }
             self.removed[id.index()] = true;
+            if let (Op::Reshape { .. }, &[x]) = (&inst.op, &inst.operands[..]) {
+                // What was there under another shape is still there.
+                let originals = self.originals[value.index()].clone();
+                self.originals[x.index()].extend(originals);
+            }
             for operand in self.function.insts[id.index()].operands.clone() {
                 self.users[operand.index()].retain(|&user| user != id);
                 open.push(operand);
@@ -248,8 +263,8 @@ impl<'m> Editor<'m> {
         PassError::Invalid { pass: self.pass, problem }
     }
 
-    /// The function with live instructions only, ordered and numbered anew.
-    fn finish(self) -> Result<Function, PassError> {
+    /// The function with live instructions only, ordered and numbered anew, and what its values were.
+    fn finish(self) -> Result<(Function, ValueMap), PassError> {
         let order = self.order()?;
         let mut function = Function {
             name: self.function.name.clone(),
@@ -259,9 +274,11 @@ impl<'m> Editor<'m> {
             results: vec![],
         };
         let mut renumbered = vec![ValueId(0); self.function.values.len()];
+        let mut was = vec![];
         let mut define = |function: &mut Function, old: ValueId| {
             let new = ValueId(function.values.len() as u32);
             function.values.push(self.function.values[old.index()].clone());
+            was.push(old);
             renumbered[old.index()] = new;
             new
         };
@@ -284,7 +301,13 @@ impl<'m> Editor<'m> {
         function.insts = insts;
         function.results = self.function.results.clone();
         function.results.iter_mut().for_each(new);
-        Ok(function)
+        let mut values = ValueMap::of_new(was.len());
+        for (new, old) in was.iter().enumerate() {
+            for &original in &self.originals[old.index()] {
+                values.equate(ValueId(new as u32), original);
+            }
+        }
+        Ok((function, values))
     }
 
     /// Live instructions, operands first, else by key.

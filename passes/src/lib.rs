@@ -23,6 +23,7 @@ pub mod fuse_prologue;
 mod gemm;
 pub mod pass;
 pub mod plan_memory;
+pub mod provenance;
 pub mod raise;
 pub mod rules;
 pub mod schedule;
@@ -38,5 +39,6 @@ pub use pass::{
     find_pass, run_passes, run_pipeline,
 };
 pub use plan_memory::{MemoryPlan, PlanError, plan_memory};
+pub use provenance::{Provenance, ValueMap};
 pub use schedule::{Buffer, BufferId, BufferKind, Schedule, ScheduleError, Step, schedule};
 pub use storage::updated_operand;

@@ -2,6 +2,8 @@
 
 use crate::choose_layouts::TargetLayout;
 use crate::convert_weights::WeightDtype;
+use crate::provenance::ValueMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use waveloom_ir::verify::check;
@@ -94,6 +96,9 @@ pub struct PassOptions {
 pub struct PassReport {
     /// How often each rewrite was applied, by name, in order of first use.
     pub rewrites: Vec<(String, u64)>,
+    /// By name of a function that was written anew: what its values were before. In other functions
+    /// each value is what it was.
+    pub values: BTreeMap<String, ValueMap>,
 }
 
 impl PassReport {

@@ -37,7 +37,11 @@ pub fn run(module: Module, options: &PassOptions) -> Result<(Module, PassReport)
         if report.total() >= max_rewrites {
             break;
         }
-        *function = map::fuse(&declarations, function, &mut report)?;
+        let (fused, step) = map::fuse(&declarations, function, &mut report)?;
+        if let Some(values) = report.values.get_mut(&fused.name) {
+            *values = values.then(&step);
+        }
+        *function = fused;
     }
     Ok((module, report))
 }

@@ -3,6 +3,7 @@
 use super::attr::AttrWriter;
 use super::lexer::is_identifier;
 use crate::module::{FuncId, Function, Inst, Module, SymbolId, ValueId, WeightId};
+use crate::op::Op;
 use crate::types::{Dim, Layout, Type};
 use std::fmt::{self, Write};
 
@@ -39,6 +40,16 @@ pub fn print_function(module: &Module, function: &Function) -> String {
     let mut out = String::new();
     function_text(module, function, &mut out);
     out
+}
+
+/// The attributes of an op as text, without braces; empty where it has none.
+pub fn print_attributes(module: &Module, op: &Op) -> String {
+    let mut out = String::new();
+    let mut attrs = AttrWriter::new(module, &mut out);
+    op.write_attrs(&mut attrs);
+    attrs.finish();
+    let inside = out.strip_prefix(" {").and_then(|text| text.strip_suffix('}'));
+    inside.unwrap_or_default().to_string()
 }
 
 /// A type as text, with the module's names of symbols.

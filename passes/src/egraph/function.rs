@@ -3,6 +3,7 @@
 use super::view::ViewTable;
 use super::{FactKeeper, Graph, Head, Names, Node};
 use crate::pass::PassError;
+use crate::provenance::ValueMap;
 use egg::Id;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ pub struct Loaded {
     pub root: Id,
     /// What the values were called.
     pub names: Names,
+    /// The class of each value of the function.
+    pub values: Vec<Option<Id>>,
     /// The nodes of the function as it was: of two that cost the same they are preferred.
     pub original: Vec<Node>,
 }
@@ -39,8 +42,9 @@ pub fn load(pass: &'static str, module: &Arc<Module>, f: &Function) -> Result<Lo
     graph.rebuild();
     let named = f.values.iter().zip(&inserted.values).rev();
     let names = named.filter_map(|(value, id)| Some(((*id)?, value.name.clone()?)));
-    let (root, original) = (inserted.root, inserted.nodes);
-    Ok(Loaded { names: names.collect(), graph, root, original })
+    let names = names.collect();
+    let Inserted { root, values, nodes: original } = inserted;
+    Ok(Loaded { graph, root, names, values, original })
 }
 
 /// What a function became in a graph.
@@ -96,13 +100,14 @@ pub fn insert(graph: &mut Graph, f: &Function) -> Result<Inserted, String> {
 /// One node for each class that is used.
 pub type Choice = BTreeMap<Id, Node>;
 
-/// Writes the chosen nodes as a function with the name and parameters of `f`.
+/// Writes the chosen nodes as a function with the name and parameters of `f`; also says what its
+/// values were.
 pub fn unload(
     pass: &'static str,
     loaded: &Loaded,
     choice: &Choice,
     f: &Function,
-) -> Result<Function, PassError> {
+) -> Result<(Function, ValueMap), PassError> {
     let mut writer = Writer {
         pass,
         loaded,
@@ -120,7 +125,28 @@ pub fn unload(
     let results = writer.write_all(loaded.graph.find(loaded.root), &f.name)?;
     let mut function = writer.builder.finish(&results);
     copy_param_names(f, &mut function);
-    Ok(function)
+    let values = value_map(loaded, &writer.done, f, &function);
+    Ok((function, values))
+}
+
+/// A value that was written for a class equals every value that the class had.
+fn value_map(
+    loaded: &Loaded,
+    written: &BTreeMap<Id, Vec<ValueId>>,
+    before: &Function,
+    after: &Function,
+) -> ValueMap {
+    let mut map = ValueMap::of_new(after.values.len());
+    for (&new, &old) in after.params.iter().zip(&before.params) {
+        map.equate(new, old);
+    }
+    for (old, class) in (0..).zip(&loaded.values) {
+        let class = class.map(|class| loaded.graph.find(class));
+        if let Some([new]) = class.and_then(|class| written.get(&class)).map(Vec::as_slice) {
+            map.equate(*new, ValueId(old));
+        }
+    }
+    map
 }
 
 /// Gives parameters the names they had; the builder wants one for each.

@@ -4,6 +4,7 @@ use super::extract::extract;
 use super::function::{load, unload};
 use super::{Counts, FactKeeper, Graph, Node, Roofline};
 use crate::pass::{PassError, PassReport, RuleLimits};
+use crate::provenance::ValueMap;
 use crate::rules::Rule;
 use egg::{Rewrite, RewriteScheduler, Runner, SearchMatches, StopReason};
 use std::cell::Cell;
@@ -25,19 +26,21 @@ pub fn rewrite_module(
     let mut limits = *limits;
     let mut report = PassReport::default();
     for function in &mut module.functions {
-        let (rewritten, counts) =
+        let (rewritten, values, counts) =
             rewrite(pass, &declarations, function, &compiled, roofline, &limits)?;
         let applied = counts.iter().map(|(_, count)| count).sum::<u64>();
         limits.max_rewrites = limits.max_rewrites.map(|left| left.saturating_sub(applied));
         for (name, count) in counts {
             report.add(&name, count);
         }
+        report.values.insert(rewritten.name.clone(), values);
         *function = rewritten;
     }
     Ok((module, report))
 }
 
-/// Rewrites one function: the cheapest equal one that the rules find within the limits.
+/// Rewrites one function: the cheapest equal one that the rules find within the limits, what its values
+/// were, and what was applied.
 pub fn rewrite(
     pass: &'static str,
     module: &Arc<Module>,
@@ -45,7 +48,7 @@ pub fn rewrite(
     rules: &[Rewrite<Node, FactKeeper>],
     roofline: &Roofline,
     limits: &RuleLimits,
-) -> Result<(Function, Counts), PassError> {
+) -> Result<(Function, ValueMap, Counts), PassError> {
     let mut loaded = load(pass, module, function)?;
     let (graph, counts) = saturate(loaded.graph, rules, limits).map_err(|problem| {
         PassError::Unsupported { pass, problem: format!("@{}: {problem}", function.name) }
@@ -55,7 +58,8 @@ pub fn rewrite(
         pass,
         problem: format!("nothing could be extracted for @{}", function.name),
     })?;
-    Ok((unload(pass, &loaded, &choice, function)?, counts))
+    let (function, values) = unload(pass, &loaded, &choice, function)?;
+    Ok((function, values, counts))
 }
 
 /// Applies rules until nothing is new or a limit is met; what was applied how often.

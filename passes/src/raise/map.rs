@@ -8,6 +8,7 @@
 use crate::egraph::function::copy_param_names;
 use crate::gemm::MAX_EXPR_NODES;
 use crate::pass::{PassError, PassReport};
+use crate::provenance::ValueMap;
 use std::collections::HashMap;
 use waveloom_ir::{
     DType, Expr, Function, FunctionBuilder, Inst, InstId, Module, Op, Shape, UnaryOp, ValueId,
@@ -16,12 +17,12 @@ use waveloom_ir::{
 /// The rewrite's name in reports.
 const NAME: &str = "elementwise-to-map";
 
-/// Replaces every elementwise op of a function.
+/// Replaces every elementwise op of a function; also says what its values were.
 pub fn fuse(
     module: &Module,
     function: &Function,
     report: &mut PassReport,
-) -> Result<Function, PassError> {
+) -> Result<(Function, ValueMap), PassError> {
     let plan = Plan::new(function);
     let mut writer = Writer {
         builder: FunctionBuilder::new(module, &function.name),
@@ -44,7 +45,11 @@ pub fn fuse(
         function.results.iter().map(|&value| writer.value(value)).collect();
     let mut fused = writer.builder.finish(&results?);
     copy_param_names(function, &mut fused);
-    Ok(fused)
+    let mut values = ValueMap::of_new(fused.values.len());
+    for (old, new) in (0..).zip(&writer.values) {
+        new.iter().for_each(|&new| values.equate(new, ValueId(old)));
+    }
+    Ok((fused, values))
 }
 
 /// What is computed where.

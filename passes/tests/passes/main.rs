@@ -6,5 +6,6 @@ mod model;
 mod oracle;
 mod pipeline;
 mod plan_memory;
+mod provenance;
 mod schedule;
 mod types;
