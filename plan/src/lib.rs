@@ -11,8 +11,8 @@ pub mod persistent;
 pub mod plan;
 pub mod synthetic;
 mod text;
-#[cfg(test)]
-mod toy;
+#[doc(hidden)]
+pub mod toy;
 mod verify;
 
 pub use artifact::{Artifact, ArtifactError, ArtifactInfo, Section, write_artifact};

@@ -1,16 +1,25 @@
-//! A small plan for tests: a cache append, logits over it, and a sampler.
+//! A small plan for tests, those of other crates too: a cache append, logits over it, and a sampler.
 
 use crate::Expr;
 use crate::plan::*;
 
+/// What the first kernel reads.
 pub const WEIGHT: BufferId = 0;
+/// All of the arena.
 pub const TEMPORARY: BufferId = 1;
+/// All of the state.
 pub const CACHE: BufferId = 2;
+/// `tokens` of the decode loop.
 pub const TOKENS: BufferId = 3;
+/// `positions`.
 pub const POSITIONS: BufferId = 4;
+/// `last`.
 pub const LAST: BufferId = 5;
+/// `logits`.
 pub const LOGITS: BufferId = 6;
+/// `sampling`.
 pub const SAMPLING: BufferId = 7;
+/// `history`.
 pub const HISTORY: BufferId = 8;
 
 const T: usize = 0;
