@@ -83,6 +83,9 @@ pub struct CompileArgs {
     /// Print the IR after this pass, or after `all`; the summary then goes to standard error
     #[arg(long, value_name = "PASS", conflicts_with = "json")]
     pub print_ir_after: Option<String>,
+    /// Write a page for a browser about the file and how it was made; as JSON where the name ends so
+    #[arg(long, value_name = "OUT")]
+    pub report: Option<PathBuf>,
     /// Print the summary as one JSON object, and no progress
     #[arg(long)]
     pub json: bool,
@@ -279,6 +282,9 @@ pub struct InspectArgs {
     /// Show the execution plan
     #[arg(long, group = "view")]
     pub plan: bool,
+    /// Write everything as one page for a browser to this file; as JSON where its name ends so
+    #[arg(long, value_name = "OUT", group = "view")]
+    pub html: Option<PathBuf>,
 }
 
 fn non_negative(text: &str) -> Result<f32, String> {
@@ -370,6 +376,9 @@ mod tests {
         let CompilerCommand::Compile(args) = command else { panic!("not `compile`") };
         assert_eq!(args.synthetic_weights, Some(7));
         assert!(compiler("w compile config.json -o m --synthetic-weights").is_err());
+        let command = compiler("w compile dir -o m --report m.html").unwrap();
+        let CompilerCommand::Compile(args) = command else { panic!("not `compile`") };
+        assert_eq!(args.report.as_deref(), Some(std::path::Path::new("m.html")));
         assert!(compiler("w compile dir").is_err());
         assert!(compiler("w compile dir -o m --max-context 0").is_err());
         assert!(compiler("w compile dir -o m --json --print-ir-after all").is_err());
@@ -384,6 +393,8 @@ mod tests {
         assert_eq!((args.repeat, args.prompt_tokens, args.gen_tokens), (1, 4, 128));
         assert!(compiler("waveloom devices --json").is_ok());
         assert_eq!(compiler("w inspect m --json --plan").unwrap_err(), ErrorKind::ArgumentConflict);
+        assert!(compiler("w inspect m --html report.html").is_ok());
+        assert!(compiler("w inspect m --html report.html --json").is_err());
         let opt = compiler("w opt a.wl --passes raise,fuse").unwrap();
         let CompilerCommand::Opt(args) = opt else { panic!("not `opt`") };
         assert_eq!(args.passes, ["raise", "fuse"]);

@@ -1,109 +1,34 @@
 //! `inspect`: what is inside an artifact.
 
 use crate::args::InspectArgs;
+use crate::output::PendingFile;
+use crate::report::{Kernel, Report, Target, page};
 use crate::{Failure, format, output};
-use serde::Serialize;
-use waveloom_plan::{Artifact, CodeFacts, Layout, Plan, Segment};
+use waveloom_plan::{Artifact, Segment};
 
-/// Shows an artifact, or a part of it.
+/// Shows an artifact, or a part of it, or writes its report to a file.
 pub fn run(args: &InspectArgs) -> Result<(), Failure> {
-    let artifact = Artifact::open(&args.file)?;
-    let targets = artifact.targets().iter().map(|target| Target::new(artifact.plan(target)?));
-    let targets: Vec<Target> = targets.collect::<Result<_, Failure>>()?;
-    if args.json {
-        return output::write_json(&Inspection::new(&artifact, targets));
+    if let Some(path) = &args.html {
+        let file = PendingFile::create(path)?;
+        return page::write(&report(args)?, file, path);
     }
+    let report = report(args)?;
     let view: fn(&Target) -> String = match args {
+        InspectArgs { json: true, .. } => return output::write_json(&report),
         InspectArgs { memory: true, .. } => Target::memory_text,
         InspectArgs { kernels: true, .. } => Target::kernels_text,
         InspectArgs { plan: true, .. } => |target| target.plan.to_string(),
-        _ => return output::write(Inspection::new(&artifact, targets).text()),
+        _ => return output::write(report.text()),
     };
-    let texts: Vec<String> = targets.iter().map(view).collect();
+    let texts: Vec<String> = report.targets.iter().map(view).collect();
     output::write(texts.join("\n"))
 }
 
-/// Everything that an artifact says of itself.
-#[derive(Serialize)]
-struct Inspection {
-    file: String,
-    file_bytes: u64,
-    format: u32,
-    compiler: String,
-    model: String,
-    targets: Vec<Target>,
-    sections: Vec<Section>,
+fn report(args: &InspectArgs) -> Result<Report, Failure> {
+    Report::new(&Artifact::open(&args.file)?)
 }
 
-/// A piece of the file.
-#[derive(Serialize)]
-struct Section {
-    name: String,
-    offset: u64,
-    bytes: u64,
-}
-
-/// What is there for one target.
-#[derive(Serialize)]
-struct Target {
-    target: String,
-    requires: Vec<String>,
-    memory: Memory,
-    kernels: Vec<Kernel>,
-    plan: Plan,
-}
-
-/// Bytes at the largest context.
-#[derive(Serialize)]
-struct Memory {
-    context: u32,
-    constants: u64,
-    arena: u64,
-    arena_lower_bound: u64,
-    arena_ratio: f64,
-    state: u64,
-    io: u64,
-    scratch_per_worker: u64,
-    #[serde(skip)]
-    layout: Layout,
-}
-
-/// A kernel and how often each program launches it.
-#[derive(Serialize)]
-struct Kernel {
-    name: String,
-    summary: String,
-    launches: serde_json::Map<String, serde_json::Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    facts: Option<CodeFacts>,
-    /// Bytes of a launch: of prefill with a whole chunk where a program of that name has it, else
-    /// of a decode step, the KV cache half full.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bytes: Option<i64>,
-    /// By the roofline of the hardware's nominal figures: predicted, not measured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    predicted_us: Option<f64>,
-}
-
-impl Inspection {
-    fn new(artifact: &Artifact, targets: Vec<Target>) -> Inspection {
-        let manifest = artifact.manifest();
-        let sections = artifact.sections().map(|section| Section {
-            name: section.name.to_string(),
-            offset: section.offset,
-            bytes: section.bytes,
-        });
-        Inspection {
-            file: artifact.path().display().to_string(),
-            file_bytes: artifact.file_bytes(),
-            format: manifest.format,
-            compiler: manifest.compiler.clone(),
-            model: manifest.model.clone(),
-            targets,
-            sections: sections.collect(),
-        }
-    }
-
+impl Report {
     fn text(&self) -> String {
         let mut text = format!(
             "{}: {}, {}, format {}, compiled by {}\n",
@@ -129,25 +54,6 @@ impl Inspection {
 }
 
 impl Target {
-    fn new(plan: Plan) -> Result<Target, Failure> {
-        let layout = plan.layout(plan.model.max_context)?;
-        let (peak, bound) = (plan.memory.arena_peak, plan.memory.arena_lower_bound);
-        let memory = Memory {
-            context: layout.context,
-            constants: layout.constants,
-            arena: layout.arena,
-            arena_lower_bound: bound,
-            arena_ratio: format::ratio(peak, bound),
-            state: layout.state,
-            io: layout.io,
-            scratch_per_worker: layout.scratch,
-            layout,
-        };
-        let kernels = (0..plan.kernels.len()).map(|kernel| Kernel::new(&plan, kernel)).collect();
-        let (target, requires) = (plan.target.clone(), plan.requires.clone());
-        Ok(Target { target, requires, memory, kernels, plan })
-    }
-
     fn summary_text(&self) -> String {
         let (model, memory) = (&self.plan.model, &self.memory);
         let stops: Vec<String> = model.stop_tokens.iter().map(u32::to_string).collect();
@@ -261,32 +167,6 @@ impl Target {
 }
 
 impl Kernel {
-    fn new(plan: &Plan, index: usize) -> Kernel {
-        let mut launches = serde_json::Map::new();
-        for program in &plan.programs {
-            let count = program.launches.iter().filter(|launch| launch.kernel == index).count();
-            if count > 0 {
-                launches.insert(program.name.clone(), count.into());
-            }
-        }
-        let kernel = &plan.kernels[index];
-        let symbols = step_symbols(
-            plan,
-            launches.contains_key(&plan.programs[plan.decode_loop.prefill].name),
-        );
-        let work = kernel.work.as_ref();
-        Kernel {
-            name: kernel.name.clone(),
-            summary: kernel.summary.clone(),
-            launches,
-            facts: kernel.facts.clone(),
-            bytes: work.and_then(|work| work.bytes.eval(&symbols)),
-            predicted_us: work.zip(plan.machine).and_then(|(work, machine)| {
-                machine.seconds(work, &symbols).map(|seconds| seconds * 1e6)
-            }),
-        }
-    }
-
     /// What [`FACTS`] names.
     fn fact_columns(&self) -> Vec<String> {
         let facts = self.facts.clone().unwrap_or_default();
@@ -318,21 +198,12 @@ const LEGEND: &str = "waves: per SIMD, achieved/planned; matrix: matrix operatio
 instructions of the hot loop;\nloads: 16 bytes wide + narrower ones there; bytes: that a launch must move, prefill with a whole \
 chunk, the KV cache half full; predicted: by the roofline of nominal figures, not measured\n";
 
-/// Values of the symbols in a step of prefill or decode.
-fn step_symbols(plan: &Plan, prefill: bool) -> Vec<i64> {
-    let walk = &plan.decode_loop;
-    let mut symbols: Vec<i64> = plan.symbols.iter().map(|symbol| symbol.max).collect();
-    let tokens = if prefill { i64::from(plan.model.prefill_chunk) } else { 1 };
-    symbols[walk.step_tokens] = tokens;
-    symbols[walk.cache_length] = tokens.max(i64::from(plan.model.max_context) / 2);
-    symbols
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::{Section, VERSION};
     use waveloom_plan as plan;
-    use waveloom_plan::{Buffer, DecodeLoop, Expr, Launch, MemoryReport, ModelInfo, Program};
+    use waveloom_plan::{Buffer, DecodeLoop, Expr, Launch, MemoryReport, ModelInfo, Plan, Program};
 
     /// A plan with a state segment that depends on the context.
     fn small_plan() -> Plan {
@@ -435,9 +306,10 @@ sample                1  sample!
         assert_eq!(text, expected);
     }
 
-    fn inspection() -> Inspection {
+    fn inspection() -> Report {
         let section = |name: &str, bytes| Section { name: name.into(), offset: 0, bytes };
-        Inspection {
+        Report {
+            version: VERSION,
             file: "small.wlm".into(),
             file_bytes: 4096,
             format: 1,
@@ -445,6 +317,7 @@ sample                1  sample!
             model: "small".into(),
             targets: vec![Target::new(small_plan()).unwrap()],
             sections: vec![section("plan.cpu", 700), section("weights.cpu.w", 2048)],
+            compilation: None,
         }
     }
 
@@ -489,10 +362,11 @@ sections
         let keys = |value: &serde_json::Value| -> Vec<String> {
             value.as_object().unwrap().keys().cloned().collect()
         };
-        let top = ["file", "file_bytes", "format", "compiler", "model", "targets", "sections"];
-        assert_eq!(keys(&json), top);
+        let top = ["version", "file", "file_bytes", "format", "compiler", "model", "targets"];
+        assert_eq!(keys(&json), [&top[..], &["sections"]].concat());
         let target = &json["targets"][0];
-        assert_eq!(keys(target), ["target", "requires", "memory", "kernels", "plan"]);
+        let fields = ["target", "requires", "memory", "contexts", "lifetimes", "kernels", "plan"];
+        assert_eq!(keys(target), fields);
         assert_eq!(target["memory"]["state"], 512);
         assert_eq!(target["kernels"][1]["launches"], serde_json::json!({ "decode": 1 }));
         assert_eq!(target["plan"]["model"]["vocab"], 10);

@@ -3,6 +3,7 @@
 use crate::dump::{Dump, IMPORT};
 use crate::opt::PassTiming;
 use crate::progress::Progress;
+use crate::report::Recorder;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use waveloom_cli::args::CompileArgs;
@@ -22,21 +23,28 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     // The compiler makes a temporary file of its own when it has something to write; this one only
     // finds out early that it could not.
     drop(PendingFile::create(&args.output)?);
-    let targets = options.targets.iter().map(|target| target.name().to_string());
-    let dump = Dump::new(args.dump_phases_to.as_deref(), args.print_ir_after.as_deref(), targets);
-    let mut watcher = Watcher { progress: Progress::new(args.json), dump, passes: vec![] };
+    let targets = || options.targets.iter().map(|target| target.name().to_string());
+    let dump = Dump::new(args.dump_phases_to.as_deref(), args.print_ir_after.as_deref(), targets());
+    let recorder = Recorder::new(args.report.as_deref(), targets())?;
+    let progress = Progress::new(args.json);
+    let mut watcher = Watcher { progress, dump, recorder, passes: vec![] };
     let start = Instant::now();
     watcher.phase(IMPORT);
     let imported = import(&args.model, import_options(args)).map_err(failure)?;
     let import_time = start.elapsed();
     watcher.dump.module(IMPORT, &imported.module, &watcher.progress);
+    watcher.recorder.import(&imported.module);
     let model = imported.info.name.clone();
     let report =
         compile(source(&imported, args.synthetic_weights)?, &options, &args.output, &mut watcher);
     watcher.progress.finish();
     let report = report?;
     watcher.dump.finish()?;
-    let summary = Summary::new(args, model, import_time, start.elapsed(), report, watcher.passes);
+    let time = start.elapsed();
+    let import_phase = [(IMPORT.to_string(), import_time)];
+    let phases: Vec<_> = import_phase.into_iter().chain(report.phases.iter().cloned()).collect();
+    watcher.recorder.finish(&args.output, &phases, time)?;
+    let summary = Summary::new(args, model, phases, time, report, watcher.passes);
     if args.json {
         output::write_json(&summary)
     } else if args.print_ir_after.is_some() {
@@ -106,6 +114,7 @@ pub fn sections(imported: &Imported) -> Result<Vec<(String, Vec<u8>)>, Failure> 
 struct Watcher {
     progress: Progress,
     dump: Dump,
+    recorder: Recorder,
     passes: Vec<PassTiming>,
 }
 
@@ -113,6 +122,7 @@ impl Observer for Watcher {
     fn phase(&mut self, name: &str) {
         if name == "passes" {
             self.dump.next_target();
+            self.recorder.next_target();
         }
         self.progress.phase(name);
     }
@@ -124,14 +134,16 @@ impl Observer for Watcher {
     fn pass(&mut self, event: &PassEvent<'_>) {
         self.passes.push(PassTiming::new(event));
         self.dump.module(event.pass.name, event.after, &self.progress);
+        self.recorder.pass(event);
     }
 
     fn kernel(&mut self, dump: &KernelDump) {
         self.dump.kernel(dump);
+        self.recorder.kernel(dump);
     }
 
     fn wants_kernels(&self) -> bool {
-        self.dump.wants_kernels()
+        self.dump.wants_kernels() || self.recorder.wants_kernels()
     }
 }
 
@@ -185,13 +197,11 @@ impl Summary {
     fn new(
         args: &CompileArgs,
         model: String,
-        import_time: Duration,
+        phases: Vec<(String, Duration)>,
         time: Duration,
         report: CompileReport,
         passes: Vec<PassTiming>,
     ) -> Summary {
-        let import = [(IMPORT.to_string(), import_time)];
-        let phases = import.into_iter().chain(report.phases);
         Summary {
             model,
             output: args.output.display().to_string(),
@@ -199,6 +209,7 @@ impl Summary {
             seconds: time.as_secs_f64(),
             synthetic_weights: args.synthetic_weights,
             phases: phases
+                .into_iter()
                 .map(|(name, time)| Phase { name, seconds: time.as_secs_f64() })
                 .collect(),
             passes,

@@ -109,7 +109,7 @@ impl Dump {
 }
 
 /// The kernel that a module of LLVM IR defines; it defines one function.
-fn kernel_name(llvm_ir: &str) -> &str {
+pub fn kernel_name(llvm_ir: &str) -> &str {
     let signature = llvm_ir.lines().find(|line| line.starts_with("define "));
     let name = signature.and_then(|line| line.split_once('@')?.1.split_once('('));
     name.map_or("kernel", |(name, _)| name.trim_matches('"'))

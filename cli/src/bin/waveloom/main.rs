@@ -6,6 +6,7 @@ mod compile;
 mod dump;
 mod opt;
 mod progress;
+mod report;
 mod targets;
 mod verify;
 
