@@ -257,6 +257,12 @@ pub struct BenchArgs {
     /// Tokens to generate after it
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub gen_tokens: u32,
+    /// Time every launch, too: a table, and all of it as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
+    /// Write what --profile measures as a trace that Perfetto and Chrome open
+    #[arg(long, value_name = "FILE", requires = "profile")]
+    pub trace: Option<PathBuf>,
     /// How often to load and measure
     #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,

@@ -1,17 +1,21 @@
 //! `bench`: how fast an artifact loads, reads a prompt, and generates.
 
 use crate::args::BenchArgs;
+use crate::output::PendingFile;
+use crate::profile::Profile;
 use crate::{Failure, format, load, output};
 use serde::Serialize;
 use std::fs;
 use std::time::{Duration, Instant};
 use waveloom_plan::Artifact;
-use waveloom_runtime::Session;
+use waveloom_runtime::{Detail, Session};
 
 /// Tokens of the prompt before the first measurement, which touch the weights and wake the cores.
 const WARM_UP_PROMPT: usize = 16;
 /// Decode steps before the first measurement.
 const WARM_UP_STEPS: u32 = 4;
+/// Decode steps of which every launch is timed, in each repetition.
+const PROFILED_STEPS: u32 = 16;
 
 /// Measures.
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
@@ -20,7 +24,24 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
         measure(args, &mut report)?;
     }
     report.peak_rss_bytes = peak_rss_bytes();
-    if args.json { output::write_json(&report) } else { output::write(report.text()) }
+    let Some(file) = &args.profile else {
+        return if args.json { output::write_json(&report) } else { output::write(report.text()) };
+    };
+    let files = [Some(file), args.trace.as_ref()];
+    let files = files.into_iter().flatten().map(|path| PendingFile::create(path));
+    let mut files = files.collect::<Result<Vec<_>, _>>()?.into_iter();
+    let profile = profile(args)?;
+    if let Some(file) = files.next() {
+        file.finish(|file| serde_json::to_writer_pretty(file, &profile))?;
+    }
+    if let Some(file) = files.next() {
+        file.finish(|file| serde_json::to_writer(file, &profile.trace()))?;
+    }
+    if args.json {
+        output::write_json(&report)
+    } else {
+        output::write(report.text() + &profile.text())
+    }
 }
 
 /// Loads once and takes a sample of everything.
@@ -47,6 +68,24 @@ fn measure(args: &BenchArgs, report: &mut Report) -> Result<(), Failure> {
     report.prefill_tok_s.push(f64::from(args.prompt_tokens) / prefill.as_secs_f64());
     report.decode_tok_s.push(f64::from(args.gen_tokens) / decode.as_secs_f64());
     Ok(())
+}
+
+/// Loads once more, and times every launch.
+fn profile(args: &BenchArgs) -> Result<Profile, Failure> {
+    let context = args.prompt_tokens.saturating_add(args.gen_tokens);
+    let artifact = Artifact::open(&args.file)?;
+    let mut session = load::session(&artifact, &args.device, context, args.json)?;
+    let vocab = session.plan().model.vocab.max(1);
+    let prompt: Vec<u32> = (0..args.prompt_tokens).map(|i| (100 + i) % vocab).collect();
+    let steps = args.gen_tokens.min(PROFILED_STEPS);
+    // The first run warms up and counts for nothing.
+    session.measure(&prompt, steps, Detail::Programs)?;
+    let (mut wholes, mut launches) = (vec![], vec![]);
+    for _ in 0..args.repeat {
+        wholes.extend(session.measure(&prompt, steps, Detail::Programs)?);
+        launches.extend(session.measure(&prompt, steps, Detail::Launches)?);
+    }
+    Ok(Profile::new(&session, &wholes, &launches))
 }
 
 /// Time of the prompt up to its first new token, and of `steps` decode steps after it. Stop tokens
@@ -143,7 +182,7 @@ impl Report {
 }
 
 /// The middle one, or the mean of the middle two.
-fn median(samples: &[f64]) -> f64 {
+pub(crate) fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

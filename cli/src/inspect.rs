@@ -199,14 +199,14 @@ instructions of the hot loop;\nloads: 16 bytes wide + narrower ones there; bytes
 chunk, the KV cache half full; predicted: by the roofline of nominal figures, not measured\n";
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::report::{Section, VERSION};
     use waveloom_plan as plan;
     use waveloom_plan::{Buffer, DecodeLoop, Expr, Launch, MemoryReport, ModelInfo, Plan, Program};
 
     /// A plan with a state segment that depends on the context.
-    fn small_plan() -> Plan {
+    pub(crate) fn small_plan() -> Plan {
         let symbol = |name: &str| plan::Symbol { name: name.into(), min: 1, max: 8 };
         let buffer = |name: &str, segment, offset: i64, bytes: i64| Buffer {
             name: name.into(),

@@ -13,6 +13,7 @@ pub mod format;
 pub mod inspect;
 pub mod load;
 pub mod output;
+pub mod profile;
 pub mod report;
 pub mod run;
 

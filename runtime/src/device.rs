@@ -114,6 +114,9 @@ pub trait LoadedPlan: Send {
     ) -> Result<(), DeviceError>;
 }
 
+/// What the description of a device has in it that is no hardware.
+pub const EMULATED: &str = "(emulated)";
+
 /// A device by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

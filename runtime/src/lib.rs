@@ -41,7 +41,7 @@ pub use device::{
 };
 pub use error::Error;
 pub use generate::{FinishReason, GenerateOptions, Generation, SamplingError, TokenEvent};
-pub use session::{LoadOptions, PromptError, Session};
+pub use session::{Detail, LoadOptions, PromptError, Session, StepTimes};
 pub use text::{
     ChatError, ChatTemplate, GenerationConfig, Message, SpecialTokens, TextError, TextModel,
     TextStream, Tokenizer,

@@ -6,7 +6,7 @@
 //!
 //! Nothing here allocates once [`Session::load`] has returned.
 
-use crate::device::{Device, DeviceKind, LoadProgress, LoadRequest, LoadedPlan};
+use crate::device::{Device, DeviceKind, EMULATED, LoadProgress, LoadRequest, LoadedPlan};
 use crate::error::Error;
 use crate::generate::check_sampling;
 use thiserror::Error;
@@ -81,6 +81,28 @@ pub struct Session {
     logits_stale: bool,
     /// Words on their way to the device; room for a chunk.
     staging: Vec<u32>,
+    /// What was measured, while something is.
+    times: Option<(Detail, Vec<StepTimes>)>,
+}
+
+/// What [`Session::measure`] measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Programs as they are run: on a GPU, decode steps as one graph.
+    Programs,
+    /// Each launch by itself.
+    Launches,
+}
+
+/// What one run of a program took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepTimes {
+    /// Index of the program.
+    pub program: usize,
+    /// Values of the plan's symbols.
+    pub symbols: Vec<i64>,
+    /// Seconds, of the whole or of each launch.
+    pub seconds: Vec<f64>,
 }
 
 impl Session {
@@ -124,6 +146,7 @@ impl Session {
             inputs_stale: false,
             logits_stale: false,
             staging: Vec::with_capacity(chunk.max(SamplingParams::BYTES / 4)),
+            times: None,
             layout,
             plan,
         };
@@ -217,7 +240,7 @@ impl Session {
             self.device.write(self.plan.decode_loop.last, 0, &[0])?;
         }
         self.set_step(1, self.length);
-        self.device.run(self.plan.decode_loop.sample, &self.symbols)?;
+        self.run_program(self.plan.decode_loop.sample)?;
         self.inputs_stale = false;
         self.chosen()
     }
@@ -245,7 +268,7 @@ impl Session {
         let queued = u32::try_from(queued).unwrap_or(u32::MAX).min(room);
         while self.ahead < queued {
             self.set_step(1, self.length + self.ahead + 1);
-            self.device.run(self.plan.decode_loop.decode, &self.symbols)?;
+            self.run_program(self.plan.decode_loop.decode)?;
             self.ahead += 1;
         }
         self.ahead -= 1;
@@ -287,7 +310,7 @@ impl Session {
         let token = token.first().copied().unwrap_or_default();
         self.restore_inputs(position, token)?;
         self.set_step(1, self.length);
-        self.device.run(self.plan.decode_loop.decode, &self.symbols)?;
+        self.run_program(self.plan.decode_loop.decode)?;
         self.logits_stale = false;
         // Sampling may have changed since the next token was chosen.
         self.inputs_stale = true;
@@ -342,11 +365,53 @@ impl Session {
         self.set_step(count, self.length + count);
         // Until the step is done, the logits are neither the old nor the new ones.
         self.predicted = false;
-        self.device.run(self.plan.decode_loop.prefill, &self.symbols)?;
+        self.run_program(self.plan.decode_loop.prefill)?;
         self.length += count;
         self.predicted = true;
         self.logits_stale = false;
         Ok(())
+    }
+
+    /// Runs a program with the symbols of this step, and measures it where that is asked for.
+    fn run_program(&mut self, program: usize) -> Result<(), Error> {
+        let Some((detail, times)) = &mut self.times else {
+            return Ok(self.device.run(program, &self.symbols)?);
+        };
+        let seconds = match detail {
+            Detail::Programs => vec![self.device.time_program(program, &self.symbols)?],
+            Detail::Launches => {
+                let mut seconds = vec![0.0; self.plan.programs[program].launches.len()];
+                self.device.time_launches(program, &self.symbols, &mut seconds)?;
+                seconds
+            }
+        };
+        times.push(StepTimes { program, symbols: self.symbols.clone(), seconds });
+        Ok(())
+    }
+
+    /// Forgets all tokens, processes a prompt and decodes `steps` tokens after it, one step at a time;
+    /// gives what each run of a program took where it ran. Allocates, unlike everything else here.
+    pub fn measure(
+        &mut self,
+        prompt: &[u32],
+        steps: u32,
+        detail: Detail,
+    ) -> Result<Vec<StepTimes>, Error> {
+        self.reset();
+        self.times = Some((detail, vec![]));
+        let run = |session: &mut Session| {
+            session.prefill(prompt)?;
+            session.sample()?;
+            (0..steps).try_for_each(|_| session.decode_one().map(|_| ()))
+        };
+        let done = run(self);
+        let times = self.times.take().map(|(_, times)| times).unwrap_or_default();
+        done.map(|()| times)
+    }
+
+    /// Whether the device is no hardware, so that times mean nothing.
+    pub fn is_emulated(&self) -> bool {
+        self.description.contains(EMULATED)
     }
 
     /// Sets the symbols of a step of `tokens` tokens, after which `length` are in the cache.

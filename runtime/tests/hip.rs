@@ -196,6 +196,7 @@ fn devices_are_listed() {
         let device = &found[index];
         assert_eq!(device["name"], format!("hip:{index}"));
         assert_eq!(device["features"], serde_json::json!(["gfx1100"]));
+        assert_eq!(device["description"], "AMD Radeon RX 7900 XTX (emulated)");
         assert_eq!(device["gpu"]["architecture"], "gfx1100");
         assert_eq!(device["gpu"]["memory_bytes"], 1 << 30);
         assert!(device["gpu"]["free_bytes"].as_u64().unwrap() <= 1 << 30);

@@ -9,3 +9,4 @@ mod quality;
 mod support;
 mod synthetic;
 mod tiny;
+mod verify;

@@ -3,21 +3,29 @@
 
 use super::Hip;
 use super::api::value;
-use crate::device::{DeviceError, GpuInfo};
+use crate::device::{DeviceError, EMULATED, GpuInfo};
 use crate::gpu::device::Gpu;
 use crate::gpu::driver::{Status, device_name};
+
+/// What the UUID of an emulated GPU begins with.
+const EMULATED_UUID: &[u8] = b"GPU-emulated";
 
 /// A name and the facts that people and plans ask for.
 pub fn facts(hip: &Hip, gpu: Gpu) -> Result<(String, GpuInfo), DeviceError> {
     let (free_bytes, memory_bytes) = gpu.memory()?;
+    let properties = properties(hip, gpu)?;
     let info = GpuInfo {
-        architecture: architecture(hip, gpu)?,
+        architecture: architecture(gpu, &properties)?,
         compute_units: compute_units(hip, gpu)?,
         memory_bytes,
         free_bytes,
         nvidia: None,
     };
-    Ok((name(hip, gpu)?, info))
+    let mut name = name(hip, gpu)?;
+    if properties.windows(EMULATED_UUID.len()).any(|bytes| bytes == EMULATED_UUID) {
+        name = format!("{name} {EMULATED}");
+    }
+    Ok((name, info))
 }
 
 fn name(hip: &Hip, gpu: Gpu) -> Result<String, DeviceError> {
@@ -41,16 +49,11 @@ fn compute_units(hip: &Hip, gpu: Gpu) -> Result<u32, DeviceError> {
     Ok(u32::try_from(units).unwrap_or(0))
 }
 
-/// The architecture without its features: `gfx942` of `gfx942:sramecc+:xnack-`. Only the structure
-/// of properties has it, whose layout differs between releases, and a release gives the new one
-/// under the new name and the old one under the old. So the text is looked for wherever it is.
-fn architecture(hip: &Hip, gpu: Gpu) -> Result<String, DeviceError> {
+/// The structure of properties as bytes. Its layout differs between releases, and a release gives the
+/// new one under the new name and the old one under the old. So what is looked for in it is looked for
+/// everywhere.
+fn properties(hip: &Hip, gpu: Gpu) -> Result<Vec<u8>, DeviceError> {
     let api = &hip.api;
-    let unknown = || DeviceError::Driver {
-        device: gpu.kind(),
-        doing: "asking for the architecture",
-        problem: "the library has no properties with a name such as gfx942".into(),
-    };
     let ask = api.hipGetDevicePropertiesR0600.or(api.hipGetDeviceProperties);
     let mut properties = [0u64; value::PROPERTIES_ROOM / 8];
     let status = match ask {
@@ -59,8 +62,18 @@ fn architecture(hip: &Hip, gpu: Gpu) -> Result<String, DeviceError> {
         None => Status::NOT_FOUND,
     };
     gpu.check("asking for the device's properties", status)?;
-    let bytes: Vec<u8> = properties.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    find_architecture(&bytes).ok_or_else(unknown)
+    Ok(properties.iter().flat_map(|word| word.to_ne_bytes()).collect())
+}
+
+/// The architecture without its features: `gfx942` of `gfx942:sramecc+:xnack-`. Only the properties
+/// have it.
+fn architecture(gpu: Gpu, properties: &[u8]) -> Result<String, DeviceError> {
+    let unknown = || DeviceError::Driver {
+        device: gpu.kind(),
+        doing: "asking for the architecture",
+        problem: "the library has no properties with a name such as gfx942".into(),
+    };
+    find_architecture(properties).ok_or_else(unknown)
 }
 
 /// The last text that begins like an architecture: the device's own name comes before it.
