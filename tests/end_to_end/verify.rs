@@ -137,13 +137,8 @@ fn wrong(module: &Module, mistake: &str) -> Module {
             };
         }
         for inst in &mut function.insts {
-            let (op, operands) = (&mut inst.op, &mut inst.operands);
-            match op {
+            match &mut inst.op {
                 Op::Gemm { attr } => {
-                    let gated = attr.outputs.iter().any(|o| o.expr.to_string().contains("sigmoid"));
-                    if mistake == "gate" && gated {
-                        operands.swap(attr.first_weight(), attr.first_weight() + 1);
-                    }
                     for output in &mut attr.outputs {
                         output.expr = wrong_expr(&output.expr, mistake);
                     }
@@ -166,6 +161,8 @@ fn wrong_expr(expr: &Expr, mistake: &str) -> Expr {
         ("residual", Expr::Binary(BinaryOp::Add, x, y)) => {
             Expr::Binary(BinaryOp::Sub, x.clone(), y.clone())
         }
+        // Gate and up, which are the weights of one product, change places.
+        ("gate", Expr::Unary(op @ UnaryOp::Sigmoid, _)) => Expr::unary(*op, Expr::Acc(1)),
         (_, Expr::Binary(op, x, y)) => {
             Expr::binary(*op, wrong_expr(x, mistake), wrong_expr(y, mistake))
         }
