@@ -309,9 +309,9 @@ mod tests {
     fn kernels_are_told_by_program() {
         let expected = "\
 decode, 3 runs: 10.0 us as it is run, 12.0 us as the sum of its launches (1.20 x)
-  kernel  launches     time   part     MB   GB/s  GFLOP  TFLOP/s  roofline
-  gemm           2  10.0 us  83.3%  0.004    0.4  0.000    0.001     40.0%
-  sample         1   2.0 us  16.7%      -      -      -        -         -
+  kernel  launches     time   part     MB  GB/s  GFLOP  TFLOP/s  roofline
+  gemm           2  10.0 us  83.3%  0.004   0.4  0.000    0.001     40.0%
+  sample         1   2.0 us  16.7%      -     -      -        -         -
 ";
         assert_eq!(profile(false).text(), expected);
     }
