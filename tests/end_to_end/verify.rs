@@ -11,10 +11,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
-use waveloom_codegen_hip::Target;
 use waveloom_codegen_hip::compile::{
     Clock, CompileOptions, CompiledTarget, Silent, Source, compile_schedule, compile_targets, write,
 };
+use waveloom_codegen_hip::{DecodeForm, Target};
 use waveloom_frontend::{ImportOptions, Imported, import};
 use waveloom_ir::{
     BinaryOp, DType, Expr, F32 as Number, Layout, Module, Numerics, Op, Prologue, UnaryOp, Weights,
@@ -51,7 +51,7 @@ impl Prepared {
             sections: vec![],
         };
         let targets = vec![Target::from_name(target).expect("a target")];
-        let options = CompileOptions { targets, dtype };
+        let options = CompileOptions { targets, dtype, decode: DecodeForm::Launches };
         let mut silent = Silent;
         let (mut compiled, _) =
             compile_targets(&source, &options, &mut silent).expect("it compiles");
@@ -115,7 +115,7 @@ impl Weights for Altered<'_> {
             ("weight", "model.layers.1.mlp.down_proj.weight") => {
                 // The upper byte of an element in the middle: its sign.
                 let mut bytes = bytes.into_owned();
-                let at = bytes.len() / 2 | 3;
+                let at = (bytes.len() / 2) | 3;
                 bytes[at] ^= 0x80;
                 Some(Cow::Owned(bytes))
             }
@@ -381,7 +381,14 @@ fn run_again(reproducer: &Reproducer, module: &Module) -> Report {
     let mut silent = Silent;
     let mut clock = Clock::new(&mut silent);
     let schedule = reproducer.schedule();
-    let compiled = compile_schedule(&source, source.module.clone(), &schedule, &target, &mut clock);
+    let compiled = compile_schedule(
+        &source,
+        source.module.clone(),
+        &schedule,
+        &target,
+        DecodeForm::Launches,
+        &mut clock,
+    );
     let compiled = vec![compiled.expect("it compiles")];
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.wlm");
@@ -407,7 +414,8 @@ fn drawn_weights_are_packed_and_verified() {
         sections: vec![],
     };
     let targets = vec![Target::from_name("cpu").expect("a target")];
-    let options = CompileOptions { targets, dtype: WeightDtype::Keep };
+    let options =
+        CompileOptions { targets, dtype: WeightDtype::Keep, decode: DecodeForm::Launches };
     let mut silent = Silent;
     let (compiled, _) = compile_targets(&source, &options, &mut silent).expect("it compiles");
     let folder = tempfile::tempdir().expect("a folder");
