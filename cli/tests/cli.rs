@@ -287,7 +287,7 @@ fn gpus_are_listed_and_say_what_they_can_run() {
     };
     assert_eq!(
         run("hip:1"),
-        "error: the artifact was compiled for cpu, the device is AMD Instinct MI300X (gfx942), \
+        "error: the artifact was compiled for cpu, the device is AMD Instinct MI300X (emulated) (gfx942), \
          hip:1: recompile the model with `--target gfx942`\n"
     );
     let absent = "error: there is no device hip:2: HIP finds 2, the first of which is hip:0\n";

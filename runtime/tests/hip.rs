@@ -220,7 +220,7 @@ fn what_does_not_load_is_told_why() {
     assert_snapshot!(one.play("damaged"), @"section `weights.gpu.w` of `toy.wlm` is damaged: its digest does not match; copy or compile the file again");
     assert_snapshot!(one.play("few weights"), @"`toy.wlm` has 256 bytes of weights for gfx942, its plan needs 1048576: recompile the model");
     let other = stage("gfx1100").unwrap();
-    assert_snapshot!(other.play("load"), @"the artifact was compiled for gfx942, cpu, the device is AMD Radeon RX 7900 XTX (gfx1100), hip:0: recompile the model with `--target gfx1100`");
+    assert_snapshot!(other.play("load"), @"the artifact was compiled for gfx942, cpu, the device is AMD Radeon RX 7900 XTX (emulated) (gfx1100), hip:0: recompile the model with `--target gfx1100`");
     let small = stage("gfx942").unwrap().with("WAVELOOM_EMU_MEMORY", "4096");
     assert_snapshot!(small.play("load"), @"the model needs 5440 bytes of memory (0.00 GiB), and hip:0 has 4096 free (0.00 GiB): load it with a shorter context, or end what else uses the device");
 }
