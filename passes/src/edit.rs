@@ -263,7 +263,8 @@ impl<'m> Editor<'m> {
         PassError::Invalid { pass: self.pass, problem }
     }
 
-    /// The function with live instructions only, ordered and numbered anew, and what its values were.
+    /// The function with live instructions only, ordered and numbered anew, and what its values
+    /// were.
     fn finish(self) -> Result<(Function, ValueMap), PassError> {
         let order = self.order()?;
         let mut function = Function {

@@ -1,15 +1,16 @@
 //! Where instructions come from: which instructions of the imported module each one was made of.
 //!
-//! The IR has no source locations, and a pass need not know about origins. It says one thing, which it
-//! knows anyway: which values of its result are values that were there before ([`ValueMap`]). The rest
-//! follows from the two functions: an instruction stands for all that was computed between the values
-//! that it reads and those that it makes.
+//! The IR has no source locations, and a pass need not know about origins. It says one thing, which
+//! it knows anyway: which values of its result are values that were there before ([`ValueMap`]).
+//! The rest follows from the two functions: an instruction stands for all that was computed between
+//! the values that it reads and those that it makes.
 
 use crate::pass::PassEvent;
 use std::collections::{BTreeMap, BTreeSet};
 use waveloom_ir::{Function, InstId, Module, ValueId};
 
-/// By value of a function: the values of an earlier form of it that it equals; none where it is new.
+/// By value of a function: the values of an earlier form of it that it equals; none where it is
+/// new.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct ValueMap(Vec<Vec<ValueId>>);
 

@@ -1,7 +1,7 @@
 //! How an artifact was made, as plain data: the compiler fills it in.
 //!
-//! Functions of the IR are kept once, however many passes left them alone: a [`Stage`] names them by
-//! their index.
+//! Functions of the IR are kept once, however many passes left them alone: a [`Stage`] names them
+//! by their index.
 
 use serde::Serialize;
 use std::collections::BTreeMap;

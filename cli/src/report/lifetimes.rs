@@ -1,5 +1,5 @@
-//! When each buffer of the arena is in use: from the first launch of a program that has it among its
-//! arguments to the last.
+//! When each buffer of the arena is in use: from the first launch of a program that has it among
+//! its arguments to the last.
 
 use serde::Serialize;
 use waveloom_plan::{Arg, BufferId, Layout, Plan, Program, Segment};

@@ -1,7 +1,7 @@
-//! The report: everything that an artifact says of itself and, where it is at hand, how it was made.
+//! The report: all that an artifact says of itself and, where it is at hand, how it was made.
 //!
-//! In: an [`Artifact`], a [`Compilation`] from the compiler. Out: one serializable [`Report`], which
-//! `inspect` shows as text or as JSON, and [`page`] as a page. `docs/report.md` documents the JSON.
+//! In: an [`Artifact`], a [`Compilation`] from the compiler. Out: one serializable [`Report`],
+//! which `inspect` shows as text or as JSON, and [`page`] as a page. `docs/report.md` documents it.
 //! Never: names a crate of the compiler; says anything on the page that is not in the JSON.
 
 pub mod compilation;

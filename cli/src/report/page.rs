@@ -1,7 +1,7 @@
 //! The report as one page that needs nothing but a browser.
 //!
-//! The page is a template with three markers: style, script, and the report as JSON, which the script
-//! draws. Nothing is fetched: the page's own security policy forbids it.
+//! The page is a template with markers for title, style, script, and the report as JSON, which the
+//! script draws. Nothing is fetched: the page's own security policy forbids it.
 
 use super::Report;
 use crate::Failure;

@@ -23,7 +23,7 @@ fn function<'m>(module: &'m Module, name: &str) -> &'m Function {
     &module.functions[module.function(name).expect("it is there").index()]
 }
 
-/// For each instruction of a function after the passes: its op, and how often it has each imported op.
+/// For each instruction after the passes: its op, and how often it has each imported op.
 fn made_of(model: &str, name: &str) -> Vec<(&'static str, BTreeMap<&'static str, usize>)> {
     let (before, after, provenance) = followed(model);
     let (before, after) = (function(&before, name), function(&after, name));
