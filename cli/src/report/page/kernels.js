@@ -228,9 +228,18 @@ function launchTable(plan, program) {
     ...(whole > 0 ? [['predicted', 'n'], ['cumulated', 'n'], ['']] : [])];
   const head = el('tr', {}, titles.map(([title, kind]) => el('th', { scope: 'col', class: kind }, title)));
   return [
+    persistentNote(plan, program),
     whole > 0 ? launchStrip(plan, program, works, whole) : null,
     el('div', { class: 'panel scroll' }, el('table', { id: 'launch-table' }, el('thead', {}, head), el('tbody', {}, rows))),
   ].filter(Boolean);
+}
+
+/** That some of the launches can run as one kernel, if so. */
+function persistentNote(plan, program) {
+  const step = plan.persistent;
+  if (!step || plan.programs[step.program] !== program) return null;
+  return el('p', { class: 'note' }, `The first ${step.launches} of these launches run as one kernel, ${plan.kernels[step.kernel].name}, where the device has room for it: `
+    + `${plural(step.streams.length, 'stream')} of instructions, one for each workgroup, ordered by ${plural(step.flags, 'flag')}. Predictions are those of the launches.`);
 }
 
 /** Launches side by side, as wide as they take time. */
