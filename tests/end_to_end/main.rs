@@ -5,6 +5,7 @@
 
 mod amd;
 mod golden;
+mod nvidia;
 mod quality;
 mod support;
 mod synthetic;

@@ -3,6 +3,7 @@
 
 mod attention;
 pub mod gemm;
+mod last;
 #[cfg(test)]
 mod ptx;
 mod rows;

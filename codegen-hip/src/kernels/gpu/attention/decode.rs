@@ -11,10 +11,11 @@
 //! scratch (see `shares`).
 
 use super::matrix::{Lane, Matrix, REST};
-use super::shares::{PAIR, is_last, pair, weight};
+use super::shares::{PAIR, pair, weight};
 use super::walk::{Blocks, Column, Queries, Tile, Walk, load_query};
 use super::{CHUNK, COLUMNS, Memory, Shape, to_f16};
 use crate::kernels::KernelSource;
+use crate::kernels::gpu::last::is_last;
 use crate::kernels::instance::Draft;
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Ty, Value};
@@ -558,7 +559,8 @@ impl<'a> Decode<'a> {
     /// In the last workgroup of `shares` to get here: the result of all of them.
     fn combine(&self, k: &mut Builder, shares: Value) {
         let counter = k.element_u32(self.scratch, Elem::I32, self.part);
-        let last = is_last(k, counter, shares);
+        let flag = k.shared(4);
+        let last = is_last(k, counter, shares, flag);
         let pairs = k.shared(MAX_SHARES.min(self.split.shares) * ROWS * PAIR.bytes());
         k.if_then(last, |k| {
             let partials = self.partials(k);

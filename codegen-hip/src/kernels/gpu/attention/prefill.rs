@@ -9,10 +9,11 @@
 //! several workgroups have the same rows, and each a share of the positions (see `shares`).
 
 use super::matrix::{Lane, Matrix};
-use super::shares::{PAIR, is_last, pair, weight};
+use super::shares::{PAIR, pair, weight};
 use super::walk::{Blocks, Column, Queries, Tile, Walk};
 use super::{CHUNK, COLUMNS, Memory, Shape, to_f16};
 use crate::kernels::KernelSource;
+use crate::kernels::gpu::last::is_last;
 use crate::kernels::instance::Draft;
 use crate::lower_schedule::CACHE_LENGTH;
 use crate::mlir::builder::Cmp;
@@ -189,7 +190,8 @@ impl Prefill<'_> {
             let split = k.cmp(Cmp::Gt, of_group.shares, one);
             k.if_then(split, |k| {
                 let counter = k.element_u32(self.split.scratch, Elem::I32, counter);
-                let last = is_last(k, counter, of_group.shares);
+                let flag = k.shared(4);
+                let last = is_last(k, counter, of_group.shares, flag);
                 let there = k.and(there, last);
                 k.if_then(there, |k| self.combine(k, &task, &of_group));
             });

@@ -6,8 +6,8 @@
 //! is last. None waits for another one.
 
 use super::{Gemm, split};
+use crate::kernels::gpu::last::is_last;
 use crate::mlir::builder::Cmp;
-use crate::mlir::gpu::Scope;
 use crate::mlir::{Builder, Elem, Value};
 use waveloom_plan as plan;
 
@@ -290,27 +290,8 @@ impl Gemm<'_> {
 
     /// Counts this workgroup in; whether it is the tile's last, which sets the counter back.
     fn arrive(&self, k: &mut Builder, scratch: Value, sharers: &Sharers, shared: Value) -> Value {
-        let thread = k.thread();
-        let zero = k.i32(0);
-        let first = k.cmp(Cmp::Eq, thread, zero);
-        let others = k.add_const(sharers.count, -1);
-        // All work-items have stored; the atomic makes that known to the device.
-        k.barrier_all();
-        k.if_then(first, |k| {
-            let counter = k.element_u32(scratch, Elem::I32, sharers.counter);
-            let one = k.i32(1);
-            let before = k.atomic_add(counter, one, Scope::Device);
-            let last = k.cmp(Cmp::Eq, before, others);
-            k.if_then(last, |k| {
-                let zero = k.i32(0);
-                k.store_release(zero, counter, Scope::Device);
-            });
-            k.store(before, shared);
-        });
-        k.barrier_all();
-        let before = k.load(shared, Elem::I32);
-        let before = k.first_lane(before);
-        k.cmp(Cmp::Eq, before, others)
+        let counter = k.element_u32(scratch, Elem::I32, sharers.counter);
+        is_last(k, counter, sharers.count, shared)
     }
 
     /// The sums of all sharers, added in their order; those at hand if this workgroup is alone.
