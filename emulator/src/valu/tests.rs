@@ -579,31 +579,3 @@ fn speed() {
         }
     }
 }
-
-#[test]
-fn zz_coverage() {
-    let mut out = String::new();
-    for chip in Chip::ALL {
-        let Ok(list) = std::fs::read_to_string(format!("/work/scratch/emu/float/cov.{chip}"))
-        else {
-            continue;
-        };
-        for text in list.lines() {
-            let bench = Bench::new(chip, if chip.is_cdna() { 64 } else { 32 });
-            let asm = parse(text);
-            let context = Context {
-                chip,
-                lanes: bench.wave.lanes,
-                asm: &asm,
-                index_of: &|_| None,
-                starts: &Arc::default(),
-            };
-            match super::compile(&context) {
-                None => out += &format!("{chip} NONE {text}\n"),
-                Some(Err(fault)) => out += &format!("{chip} ERR {text} {fault}\n"),
-                Some(Ok(_)) => {}
-            }
-        }
-    }
-    std::fs::write("/work/scratch/emu/float/cov.out", out).unwrap();
-}
