@@ -324,10 +324,6 @@ def measure_model(name, args, clock, report):
     config_path = HERE / "configs" / f"{name}.json"
     config = json.loads(config_path.read_text())
     ours = Ours(HERE / f"{name}.wlm", args.device)
-    persistent = HERE / f"{name}.persistent.wlm"
-    sides = {"waveloom": ours}
-    if persistent.exists():
-        sides["waveloom, persistent step"] = Ours(persistent, args.device)
     theirs = {}
     if report["environment"]["transformers"] and not args.no_transformers:
         for label, compiled in (("transformers eager", False), ("transformers compiled", True)):
@@ -336,24 +332,29 @@ def measure_model(name, args, clock, report):
             except Exception as error:  # what a peer cannot do is a fact to report, not our failure
                 print(f"{name}, {label}: {error}", file=sys.stderr)
     for _ in range(args.rounds):
-        for side in [*sides.values(), *theirs.values()]:
+        for side in [ours, *theirs.values()]:
             side.round(args.prompt_tokens, args.new_tokens)
     profile = ours.profile(args.prompt_tokens, min(args.new_tokens, 16))
     programs = profile["programs"] if profile else []
+    sides = {"waveloom": ours, **theirs}
+    ratios = {
+        label: (ratio(ours.decode, side.decode), ratio(ours.prefill, side.prefill))
+        for label, side in sides.items()
+    }
     report["models"][name] = {
         "weight_bytes_per_token": ours.weight_bytes,
         "error": ours.error,
-        "decode": {label: side.decode.json() for label, side in {**sides, **theirs}.items()},
-        "prefill": {label: side.prefill.json() for label, side in {**sides, **theirs}.items()},
-        "decode_ratio": {label: ratio(ours.decode, side.decode) for label, side in theirs.items()},
-        "prefill_ratio": {label: ratio(ours.prefill, side.prefill) for label, side in theirs.items()},
+        "decode": {label: side.decode.json() for label, side in sides.items()},
+        "prefill": {label: side.prefill.json() for label, side in sides.items()},
+        "decode_ratio": {label: ratios[label][0] for label in theirs},
+        "prefill_ratio": {label: ratios[label][1] for label in theirs},
         "kernels": {p["name"]: beside_torch(p, config, args, clock) for p in programs},
         "profile": profile,
     }
-    lines = []
-    for label, side in {**sides, **theirs}.items():
-        of_theirs = (ratio(ours.decode, side.decode), ratio(ours.prefill, side.prefill))
-        lines.append((label, side.decode.text(), side.prefill.text(), *of_theirs))
+    lines = [
+        (label, side.decode.text(), side.prefill.text(), *ratios[label])
+        for label, side in sides.items()
+    ]
     for side in theirs.values():
         side.free()
     return lines

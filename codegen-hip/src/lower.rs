@@ -139,30 +139,23 @@ pub fn compile(
     let llvm = translate(&module, &llvm_context).ok_or_else(|| mlir_error("translation"))?;
     let back_end = BackEnd { kernel, target };
     let machine = back_end.optimize(&llvm, &llvm_context)?;
-    // Of copies: code generation changes the module, and what it makes cannot be generated from
-    // again.
-    let assembly = || -> Result<String, CodegenError> {
-        let text = back_end.emit(&machine, &llvm.clone(), FileType::Assembly)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
+    // Generated once: a GPU's facts are read from it, and of NVIDIA's it is the code.
+    let wants_assembly = dump || matches!(target, Target::Gpu(_));
+    let assembly = match wants_assembly {
+        false => String::new(),
+        true => {
+            let text = back_end.emit(&machine, &llvm, FileType::Assembly)?;
+            String::from_utf8_lossy(&text).into_owned()
+        }
     };
     let facts = match target {
         Target::Cpu(_) => None,
-        Target::Gpu(target) => Some(code_facts(&assembly()?, kernel, target)),
-    };
-    let dump = match dump {
-        false => None,
-        true => Some(KernelDump {
-            mlir: kernel.mlir.clone(),
-            mlir_lowered: module.as_operation().to_string(),
-            llvm_ir: llvm.print_to_string().to_string(),
-            assembly: assembly()?,
-        }),
+        Target::Gpu(target) => Some(code_facts(&assembly, kernel, target)),
     };
     let object = match target {
         Target::Gpu(GpuTarget { platform: Platform::Nvidia, .. }) => {
-            let text = assembly()?;
-            check_calls(&kernel.name, &text)?;
-            text.into_bytes()
+            check_calls(&kernel.name, &assembly)?;
+            assembly.clone().into_bytes()
         }
         _ => {
             let object = back_end.emit(&machine, &llvm, FileType::Object)?;
@@ -170,6 +163,12 @@ pub fn compile(
             object
         }
     };
+    let dump = dump.then(|| KernelDump {
+        mlir: kernel.mlir.clone(),
+        mlir_lowered: module.as_operation().to_string(),
+        llvm_ir: llvm.print_to_string().to_string(),
+        assembly,
+    });
     Ok(CompiledKernel { name: kernel.name.clone(), object, facts, dump })
 }
 

@@ -24,7 +24,7 @@ use waveloom_plan::Artifact;
 use waveloom_runtime::{DeviceKind, LoadRequest};
 use waveloom_tests::{emulator, rocm_with};
 use waveloom_verify::{
-    Drawn, Failure, Machine, Options, Report, Reproducer, Subject, Watcher, verify,
+    Drawn, Failure, Machine, Options, Report, Reproducer, Subject, Unwatched, Watcher, verify,
     verify_reproducer,
 };
 
@@ -181,19 +181,6 @@ const MISTAKES: [(&str, &[&str]); 8] = [
     ("scale", &["attention"]),
     ("rope base", &["(cos (", "(sin ("]),
 ];
-
-/// Watches nothing.
-struct Unwatched;
-
-impl Watcher for Unwatched {
-    fn progress(&mut self, _: &str, _: usize, _: usize) {}
-    fn wants_reproducers(&self) -> bool {
-        false
-    }
-    fn keep(&mut self, _: &Failure, _: &Reproducer) -> Option<String> {
-        None
-    }
-}
 
 /// Every kernel was checked and is right.
 fn all_right(report: &Report, what: &str) {

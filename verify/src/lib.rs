@@ -27,7 +27,7 @@ pub use drawn::Drawn;
 pub use error::VerifyError;
 pub use report::{Element, Failure, KernelReport, Report, Worst};
 pub use reproducer::{Facts, Reproducer};
-pub use walk::{Options, Watcher, verify, verify_launch, verify_reproducer};
+pub use walk::{Options, Unwatched, Watcher, verify, verify_launch, verify_reproducer};
 
 use waveloom_ir::{Module, Numerics, Weights};
 use waveloom_passes::Step;

@@ -262,7 +262,7 @@ pub fn verify_reproducer(
 }
 
 /// Watches nothing.
-struct Unwatched;
+pub struct Unwatched;
 
 impl Watcher for Unwatched {
     fn progress(&mut self, _: &str, _: usize, _: usize) {}

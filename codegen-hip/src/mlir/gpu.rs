@@ -282,11 +282,6 @@ impl Builder {
         self.hardware().atomic_add(self, address, value, scope)
     }
 
-    /// Adds to an `i32` in the local data share without ordering anything; gives what was there.
-    pub fn atomic_add_shared(&mut self, address: Value, value: Value) -> Value {
-        self.atomic_add_workgroup(address, value)
-    }
-
     /// Adds to an `i32` that only this workgroup uses, without ordering anything; gives what was
     /// there.
     pub fn atomic_add_workgroup(&mut self, address: Value, value: Value) -> Value {

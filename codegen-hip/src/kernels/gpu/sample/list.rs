@@ -30,7 +30,7 @@ impl<'a> List<'a> {
                 let listed = k.cmp(Cmp::Ge, weight, least);
                 k.if_then(listed, |k| {
                     let one = k.i32(1);
-                    let index = k.atomic_add_shared(length, one);
+                    let index = k.atomic_add_workgroup(length, one);
                     let at = k.element_u32(logits, Elem::F32, index);
                     k.store(logit, at);
                     let at = k.element_u32(weights, Elem::F32, index);

@@ -249,7 +249,8 @@ impl Gemm<'_> {
             |k| [k.bool(true)],
             |k| {
                 self.leave_partial(k, scratch, sharers, sums);
-                [self.arrive(k, scratch, sharers, shared)]
+                let counter = k.element_u32(scratch, Elem::I32, sharers.counter);
+                [is_last(k, counter, sharers.count, shared)]
             },
         );
         k.if_then(complete[0], |k| {
@@ -286,12 +287,6 @@ impl Gemm<'_> {
                 k.store_aligned(values, to, 16);
             }
         }
-    }
-
-    /// Counts this workgroup in; whether it is the tile's last, which sets the counter back.
-    fn arrive(&self, k: &mut Builder, scratch: Value, sharers: &Sharers, shared: Value) -> Value {
-        let counter = k.element_u32(scratch, Elem::I32, sharers.counter);
-        is_last(k, counter, sharers.count, shared)
     }
 
     /// The sums of all sharers, added in their order; those at hand if this workgroup is alone.
