@@ -18,7 +18,7 @@ mod tensor_ops;
 #[cfg(test)]
 mod tests;
 
-pub use real::Real;
+pub use real::{Bounded, Real};
 pub use tensor::{Data, Tensor};
 
 use crate::module::{FuncId, Function, Inst, Module, SymbolId, ValueId, WeightId};
@@ -140,10 +140,24 @@ impl Extents<'_> {
     }
 }
 
+/// Stands for the calls of a module: gives the results of a function, of these shapes, on operands.
+pub type Calls<'m, R> =
+    dyn Fn(&Function, &[Rc<Tensor<R>>], &[Vec<u64>]) -> Result<Vec<Tensor<R>>, String> + 'm;
+
+/// Stands for the weights of a module.
+pub type Values<'m, R> = dyn Fn(WeightId) -> Result<Tensor<R>, String> + 'm;
+
+/// Where the values of weights come from.
+enum Source<'m, R> {
+    Bytes(&'m dyn Weights),
+    Values(&'m Values<'m, R>),
+}
+
 /// Computes the values of a module's functions.
 pub struct Interpreter<'m, R> {
     module: &'m Module,
-    source: &'m dyn Weights,
+    source: Source<'m, R>,
+    calls: Option<&'m Calls<'m, R>>,
     weights: RefCell<Vec<Option<Rc<Tensor<R>>>>>,
     /// Set once the module is known to hold the verifier's invariants.
     verified: Cell<bool>,
@@ -152,8 +166,23 @@ pub struct Interpreter<'m, R> {
 impl<'m, R: Real> Interpreter<'m, R> {
     /// An interpreter of `module` with weights from `source`.
     pub fn new(module: &'m Module, source: &'m dyn Weights) -> Self {
+        Interpreter::of(module, Source::Bytes(source))
+    }
+
+    /// An interpreter of `module` whose weights have these values, whatever their dtypes; they are
+    /// asked for at every use, and not kept.
+    pub fn with_values(module: &'m Module, values: &'m Values<'m, R>) -> Self {
+        Interpreter::of(module, Source::Values(values))
+    }
+
+    fn of(module: &'m Module, source: Source<'m, R>) -> Self {
         let weights = RefCell::new(vec![None; module.weights.len()]);
-        Interpreter { module, source, weights, verified: Cell::new(false) }
+        Interpreter { module, source, calls: None, weights, verified: Cell::new(false) }
+    }
+
+    /// The interpreter with `calls` in place of every call.
+    pub fn with_calls(self, calls: &'m Calls<'m, R>) -> Self {
+        Interpreter { calls: Some(calls), ..self }
     }
 
     /// The results of `func` on `inputs`.
@@ -183,6 +212,33 @@ impl<'m, R: Real> Interpreter<'m, R> {
         let inputs = inputs.iter().cloned().map(Rc::new).collect();
         let results = self.eval_function(function, inputs, &extents)?;
         Ok(results.into_iter().map(Rc::unwrap_or_clone).collect())
+    }
+
+    /// The results, of types `types`, of one op of the module on `args`, which fit it.
+    pub fn apply(
+        &self,
+        op: &Op,
+        args: &[Rc<Tensor<R>>],
+        types: &[&Type],
+        bindings: &[(SymbolId, u64)],
+    ) -> Result<Vec<Rc<Tensor<R>>>, InterpError> {
+        let mut extents = Extents { module: self.module, bound: vec![None; bindings.len()] };
+        extents.bound.resize(self.module.symbols.len(), None);
+        for &(symbol, extent) in bindings {
+            extents.bind(symbol, extent)?;
+        }
+        let fail = |problem| InterpError::Op {
+            function: self.module.name.clone(),
+            result: ValueId(0),
+            op: op.mnemonic(),
+            problem,
+        };
+        let shapes: Result<_, String> = types.iter().map(|ty| extents.shape(&ty.shape)).collect();
+        let shapes = shapes.map_err(fail)?;
+        self.eval_op(op, args.to_vec(), types, shapes, &extents).map_err(|failure| match failure {
+            Failure::Here(problem) => fail(problem),
+            Failure::Inside(error) => error,
+        })
     }
 
     /// Checks the inputs against the parameters; binds symbols that only the inputs show.
@@ -295,7 +351,12 @@ impl<'m, R: Real> Interpreter<'m, R> {
             Op::Weight { weight } => Ok(vec![self.weight(*weight)?]),
             Op::Call { func } => {
                 let callee = &self.module.functions[func.index()];
-                Ok(self.eval_function(callee, args, extents)?)
+                match self.calls {
+                    Some(calls) => {
+                        Ok(calls(callee, &args, &shapes)?.into_iter().map(Rc::new).collect())
+                    }
+                    None => Ok(self.eval_function(callee, args, extents)?),
+                }
             }
             Op::DecodeLoop { attr } => one(Data::Int(self.decode_loop(attr, &args, extents)?)),
             // Reading happens where a value is made; these change no number.
@@ -342,13 +403,25 @@ impl<'m, R: Real> Interpreter<'m, R> {
         }
     }
 
-    /// A weight, read once.
-    fn weight(&self, id: WeightId) -> Result<Rc<Tensor<R>>, InterpError> {
+    /// A weight; what comes as bytes is read once.
+    fn weight(&self, id: WeightId) -> Result<Rc<Tensor<R>>, Failure> {
+        let source = match self.source {
+            Source::Bytes(source) => source,
+            Source::Values(values) => return Ok(Rc::new(values(id)?)),
+        };
+        Ok(self.weight_of_bytes(source, id)?)
+    }
+
+    fn weight_of_bytes(
+        &self,
+        source: &dyn Weights,
+        id: WeightId,
+    ) -> Result<Rc<Tensor<R>>, InterpError> {
         if let Some(read) = &self.weights.borrow()[id.index()] {
             return Ok(Rc::clone(read));
         }
         let weight = &self.module.weights[id.index()];
-        let bytes = weight_bytes(weight, self.source)?;
+        let bytes = weight_bytes(weight, source)?;
         let tensor = Rc::new(read(&weight.ty, &bytes)?);
         self.weights.borrow_mut()[id.index()] = Some(Rc::clone(&tensor));
         Ok(tensor)

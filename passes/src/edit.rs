@@ -1,20 +1,22 @@
 //! Rewrites a function in place: instructions are inserted anywhere, uses are replaced, what is dead
 //! goes, and the end puts everything into an order in which operands are defined before their uses.
 
-use crate::pass::{PassError, PassReport};
+use crate::pass::{PassError, PassOptions, PassReport};
 use crate::provenance::ValueMap;
 use std::collections::BTreeSet;
 use waveloom_ir::{Function, Inst, InstId, Module, Op, Type, Value, ValueId, infer};
 
-/// Applies `rewrite` to every function of the module.
-pub(crate) fn edit_functions(
+/// Applies `rewrite` to every function of the module, within the limits of the options.
+pub fn edit_functions(
     pass: &'static str,
     mut module: Module,
+    options: &PassOptions,
     mut rewrite: impl FnMut(&mut Editor<'_>, &mut PassReport) -> Result<(), PassError>,
 ) -> Result<(Module, PassReport), PassError> {
     let mut report = PassReport::default();
     for index in 0..module.functions.len() {
         let mut editor = Editor::new(pass, &module, module.functions[index].clone());
+        editor.limit = options.rules.max_rewrites.unwrap_or(u64::MAX);
         rewrite(&mut editor, &mut report)?;
         let (function, values) = editor.finish()?;
         report.values.insert(function.name.clone(), values);
@@ -24,7 +26,7 @@ pub(crate) fn edit_functions(
 }
 
 /// A function under change.
-pub(crate) struct Editor<'m> {
+pub struct Editor<'m> {
     pass: &'static str,
     module: &'m Module,
     function: Function,
@@ -37,6 +39,8 @@ pub(crate) struct Editor<'m> {
     removed: Vec<bool>,
     /// By value: the values of the original function that it equals.
     originals: Vec<Vec<ValueId>>,
+    /// Rewrites that may be applied in the whole run.
+    limit: u64,
 }
 
 impl<'m> Editor<'m> {
@@ -56,12 +60,13 @@ impl<'m> Editor<'m> {
         let removed = vec![false; function.insts.len()];
         let values = 0..function.values.len() as u32;
         let originals = values.map(|value| vec![ValueId(value)]).collect();
-        Editor { pass, module, function, producers, users, keys, removed, originals }
+        let limit = u64::MAX;
+        Editor { pass, module, function, producers, users, keys, removed, originals, limit }
     }
 
     /// Applies `rewrite`, which names what it did, to every instruction, new ones included, until
     /// nothing changes any more.
-    pub(crate) fn until_stable(
+    pub fn until_stable(
         &mut self,
         report: &mut PassReport,
         rewrite: impl Fn(&mut Self, InstId) -> Result<Option<&'static str>, PassError>,
@@ -70,6 +75,9 @@ impl<'m> Editor<'m> {
         while std::mem::take(&mut changed) {
             let mut index = 0;
             while index < self.len() {
+                if report.total() >= self.limit {
+                    return Ok(());
+                }
                 if let Some(name) = rewrite(self, InstId(index as u32))? {
                     report.count(name);
                     changed = true;
@@ -81,7 +89,7 @@ impl<'m> Editor<'m> {
     }
 
     /// Whether `a` belongs before `b` in program order.
-    pub(crate) fn comes_before(&self, a: InstId, b: InstId) -> bool {
+    pub fn comes_before(&self, a: InstId, b: InstId) -> bool {
         self.keys[a.index()] < self.keys[b.index()]
     }
 
@@ -91,24 +99,25 @@ impl<'m> Editor<'m> {
     }
 
     /// The instruction, unless it was removed.
-    pub(crate) fn inst(&self, id: InstId) -> Option<&Inst> {
+    pub fn inst(&self, id: InstId) -> Option<&Inst> {
         match self.removed.get(id.index()) {
             Some(false) => self.function.insts.get(id.index()),
             _ => None,
         }
     }
 
-    pub(crate) fn ty(&self, value: ValueId) -> &Type {
+    /// The type of a value.
+    pub fn ty(&self, value: ValueId) -> &Type {
         self.function.ty(value)
     }
 
     /// The instruction that makes `value`, and as which result; `None` for a parameter.
-    pub(crate) fn producer(&self, value: ValueId) -> Option<(InstId, usize)> {
+    pub fn producer(&self, value: ValueId) -> Option<(InstId, usize)> {
         self.producers[value.index()]
     }
 
     /// The instructions that use `value`, each once, in order of their ids.
-    pub(crate) fn users(&self, value: ValueId) -> Vec<InstId> {
+    pub fn users(&self, value: ValueId) -> Vec<InstId> {
         let mut users = self.users[value.index()].clone();
         users.sort_unstable();
         users.dedup();
@@ -116,22 +125,22 @@ impl<'m> Editor<'m> {
     }
 
     /// How often instructions use `value`.
-    pub(crate) fn use_count(&self, value: ValueId) -> usize {
+    pub fn use_count(&self, value: ValueId) -> usize {
         self.users[value.index()].len()
     }
 
     /// Whether the function returns `value`.
-    pub(crate) fn is_returned(&self, value: ValueId) -> bool {
+    pub fn is_returned(&self, value: ValueId) -> bool {
         self.function.results.contains(&value)
     }
 
     /// Whether nothing uses `value`.
-    pub(crate) fn is_unused(&self, value: ValueId) -> bool {
+    pub fn is_unused(&self, value: ValueId) -> bool {
         self.use_count(value) == 0 && !self.is_returned(value)
     }
 
     /// The one instruction that uses `value`, if there is no other use.
-    pub(crate) fn sole_user(&self, value: ValueId) -> Option<InstId> {
+    pub fn sole_user(&self, value: ValueId) -> Option<InstId> {
         match self.users(value)[..] {
             [user] if !self.is_returned(value) => Some(user),
             _ => None,
@@ -139,7 +148,7 @@ impl<'m> Editor<'m> {
     }
 
     /// Whether computing `value` needs a result of `inst`.
-    pub(crate) fn depends_on(&self, value: ValueId, inst: InstId) -> bool {
+    pub fn depends_on(&self, value: ValueId, inst: InstId) -> bool {
         let mut seen = BTreeSet::new();
         let mut open = vec![value];
         while let Some(value) = open.pop() {
@@ -157,7 +166,7 @@ impl<'m> Editor<'m> {
     }
 
     /// Adds an instruction that belongs where `at` is.
-    pub(crate) fn insert(
+    pub fn insert(
         &mut self,
         at: InstId,
         op: Op,
@@ -188,7 +197,7 @@ impl<'m> Editor<'m> {
     }
 
     /// As `insert`, for an op with one result.
-    pub(crate) fn insert1(
+    pub fn insert1(
         &mut self,
         at: InstId,
         op: Op,
@@ -198,7 +207,7 @@ impl<'m> Editor<'m> {
     }
 
     /// Uses `new` wherever `old` is used, and removes what is dead then. `new` takes over the name.
-    pub(crate) fn replace(&mut self, old: ValueId, new: ValueId) -> Result<(), PassError> {
+    pub fn replace(&mut self, old: ValueId, new: ValueId) -> Result<(), PassError> {
         if self.ty(old) != self.ty(new) {
             return Err(self.invalid("a value is replaced by one of another type"));
         }
@@ -250,7 +259,7 @@ impl<'m> Editor<'m> {
     }
 
     /// Gives `to` the name of `from`, if it has none.
-    pub(crate) fn copy_name(&mut self, from: ValueId, to: ValueId) {
+    pub fn copy_name(&mut self, from: ValueId, to: ValueId) {
         let name = self.function.values[from.index()].name.clone();
         let target = &mut self.function.values[to.index()].name;
         if target.is_none() {

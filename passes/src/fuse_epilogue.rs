@@ -13,8 +13,8 @@ use crate::pass::{PassError, PassOptions, PassReport};
 use waveloom_ir::{DType, Dim, Expr, GemmOutput, InstId, Module, Op, Shape, Store, ValueId};
 
 /// The pass.
-pub fn run(module: Module, _: &PassOptions) -> Result<(Module, PassReport), PassError> {
-    edit_functions("fuse-epilogue", module, |editor, report| {
+pub fn run(module: Module, options: &PassOptions) -> Result<(Module, PassReport), PassError> {
+    edit_functions("fuse-epilogue", module, options, |editor, report| {
         editor.until_stable(report, |editor, id| {
             if elide_reshape(editor, id)? {
                 return Ok(Some("elide-reshape"));

@@ -14,8 +14,8 @@ const NAME: &str = "fuse-gemm-inputs";
 type Pair = (InstId, Gemm);
 
 /// The pass.
-pub fn run(module: Module, _: &PassOptions) -> Result<(Module, PassReport), PassError> {
-    edit_functions(NAME, module, |editor, report| {
+pub fn run(module: Module, options: &PassOptions) -> Result<(Module, PassReport), PassError> {
+    edit_functions(NAME, module, options, |editor, report| {
         editor.until_stable(report, |editor, first| match partner(editor, first) {
             Some((a, b)) => merge(editor, a, b).map(Some),
             None => Ok(None),

@@ -12,8 +12,10 @@ use waveloom_ir::{Expr, InstId, Module, Op, ValueId};
 const CHEAP_NODES: usize = 5;
 
 /// The pass.
-pub fn run(module: Module, _: &PassOptions) -> Result<(Module, PassReport), PassError> {
-    edit_functions("fuse-map", module, |editor, report| editor.until_stable(report, fuse))
+pub fn run(module: Module, options: &PassOptions) -> Result<(Module, PassReport), PassError> {
+    edit_functions("fuse-map", module, options, |editor, report| {
+        editor.until_stable(report, fuse)
+    })
 }
 
 /// Computes one operand of map `id` within it.

@@ -9,8 +9,10 @@ use crate::pass::{PassError, PassOptions, PassReport};
 use waveloom_ir::{InstId, Module, Op, ValueId};
 
 /// The pass.
-pub fn run(module: Module, _: &PassOptions) -> Result<(Module, PassReport), PassError> {
-    edit_functions("fuse-prologue", module, |editor, report| editor.until_stable(report, fuse))
+pub fn run(module: Module, options: &PassOptions) -> Result<(Module, PassReport), PassError> {
+    edit_functions("fuse-prologue", module, options, |editor, report| {
+        editor.until_stable(report, fuse)
+    })
 }
 
 fn fuse(editor: &mut Editor<'_>, id: InstId) -> Result<Option<&'static str>, PassError> {

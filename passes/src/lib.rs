@@ -14,7 +14,7 @@
 pub mod check_memory;
 pub mod choose_layouts;
 pub mod convert_weights;
-mod edit;
+pub mod edit;
 pub mod egraph;
 pub mod fuse_epilogue;
 pub mod fuse_gemm_inputs;
@@ -34,9 +34,10 @@ pub mod wrap_decode_loop;
 pub use check_memory::{MemoryError, check_memory};
 pub use choose_layouts::TargetLayout;
 pub use convert_weights::WeightDtype;
+pub use rules::Numerics;
 pub use pass::{
     Observer, PASSES, Pass, PassError, PassEvent, PassFn, PassOptions, PassReport, RuleLimits,
-    find_pass, run_passes, run_pipeline,
+    find_pass, run_passes, run_pipeline, run_table,
 };
 pub use plan_memory::{MemoryPlan, PlanError, plan_memory};
 pub use provenance::{Provenance, ValueMap};

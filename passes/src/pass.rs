@@ -3,7 +3,10 @@
 use crate::choose_layouts::TargetLayout;
 use crate::convert_weights::WeightDtype;
 use crate::provenance::ValueMap;
+use crate::rules::{Numerics, Rule};
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use waveloom_ir::verify::check;
@@ -51,6 +54,22 @@ pub enum PassError {
         /// What, where and what to do.
         problem: String,
     },
+    /// The pass gave up in a way that it must not: a mistake in the pass.
+    #[error("pass `{pass}` panicked: {message}; this is a bug in the pass")]
+    Panicked {
+        /// The pass.
+        pass: &'static str,
+        /// What it said.
+        message: String,
+    },
+    /// A check found that the result is not what it should be: a mistake in the pass.
+    #[error("pass `{pass}` is wrong: {problem}; this is a bug in the pass")]
+    Wrong {
+        /// The pass.
+        pass: &'static str,
+        /// What the check found.
+        problem: String,
+    },
     /// No pass has this name.
     #[error("unknown pass `{name}`; the passes are {known}")]
     UnknownPass {
@@ -59,6 +78,22 @@ pub enum PassError {
         /// Every known name.
         known: String,
     },
+}
+
+impl PassError {
+    /// The pass that failed, if it is the pass's mistake and not the module's.
+    pub fn culprit(&self) -> Option<&'static str> {
+        match self {
+            PassError::Infer { pass, .. }
+            | PassError::Invalid { pass, .. }
+            | PassError::Panicked { pass, .. }
+            | PassError::Wrong { pass, .. } => Some(pass),
+            PassError::Gate { .. }
+            | PassError::InvalidInput(_)
+            | PassError::Unsupported { .. }
+            | PassError::UnknownPass { .. } => None,
+        }
+    }
 }
 
 /// Budgets of the rewrite engine: counts, never seconds, so that a build is deterministic.
@@ -125,6 +160,7 @@ impl PassReport {
 pub type PassFn = fn(Module, &PassOptions) -> Result<(Module, PassReport), PassError>;
 
 /// One entry of the pipeline.
+#[derive(Clone, Copy)]
 pub struct Pass {
     /// Name: its file, its word on the command line, its entry in reports.
     pub name: &'static str,
@@ -132,8 +168,41 @@ pub struct Pass {
     pub summary: &'static str,
     /// Which ops may remain after it, in the pipeline.
     pub phase: Phase,
+    /// What it does to numbers beside its rules, given the values of weights: that those are stored in
+    /// another dtype is no change of this module.
+    pub numerics: Numerics,
+    /// The rules that it applies.
+    pub rules: &'static [&'static [Rule]],
     /// Does it.
     pub run: PassFn,
+}
+
+impl Pass {
+    /// What a run that did what `report` says may do to numbers.
+    pub fn numerics(&self, report: &PassReport) -> Numerics {
+        let applied = |rule: &&Rule| report.rewrites.iter().any(|(name, _)| name == rule.name);
+        let rules = self.rules.iter().copied().flatten().filter(applied);
+        rules.map(|rule| rule.numerics).fold(self.numerics, Numerics::max)
+    }
+
+    /// Runs it, as the pipeline does: a panic is an error.
+    fn apply(
+        &self,
+        module: Module,
+        options: &PassOptions,
+    ) -> Result<(Module, PassReport), PassError> {
+        // What the pass was at work on is dropped with it.
+        catch_unwind(AssertUnwindSafe(|| (self.run)(module, options))).unwrap_or_else(|payload| {
+            Err(PassError::Panicked { pass: self.name, message: panic_message(&*payload) })
+        })
+    }
+}
+
+/// What a panic said.
+fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "it said nothing".to_string())
 }
 
 /// The pipeline, in order.
@@ -143,6 +212,8 @@ pub const PASSES: &[Pass] = &[
         name: "convert-weights",
         summary: "choose the dtype of each weight",
         phase: Phase::Tensor,
+        numerics: Numerics::Exact,
+        rules: &[],
         run: crate::convert_weights::run,
     },
     // Before raising, so that its patterns meet fewer forms of the same thing.
@@ -150,6 +221,8 @@ pub const PASSES: &[Pass] = &[
         name: "simplify",
         summary: "take out what does nothing",
         phase: Phase::Tensor,
+        numerics: Numerics::Exact,
+        rules: crate::simplify::RULES,
         run: crate::simplify::run,
     },
     // From here on the module holds macro-ops only.
@@ -157,6 +230,8 @@ pub const PASSES: &[Pass] = &[
         name: "raise",
         summary: "find gemm, attention, norm, rope, embed and map among the primitives",
         phase: Phase::Macro,
+        numerics: Numerics::Exact,
+        rules: crate::raise::RULES,
         run: crate::raise::run,
     },
     // Before gemms take maps in: a chain of maps is one candidate, not several.
@@ -164,6 +239,8 @@ pub const PASSES: &[Pass] = &[
         name: "fuse-map",
         summary: "compute maps of maps as one map",
         phase: Phase::Macro,
+        numerics: Numerics::Exact,
+        rules: &[],
         run: crate::fuse_map::run,
     },
     // Before the other fusions: while gemms have no extra operands, none depends on another.
@@ -171,6 +248,8 @@ pub const PASSES: &[Pass] = &[
         name: "fuse-gemm-inputs",
         summary: "compute all products of one x as one gemm",
         phase: Phase::Macro,
+        numerics: Numerics::Exact,
+        rules: &[],
         run: crate::fuse_gemm_inputs::run,
     },
     // After inputs are merged: the norm of a layer then has one reader.
@@ -178,6 +257,8 @@ pub const PASSES: &[Pass] = &[
         name: "fuse-prologue",
         summary: "normalize rows within the gemms that read them",
         phase: Phase::Macro,
+        numerics: Numerics::Exact,
+        rules: &[],
         run: crate::fuse_prologue::run,
     },
     // After inputs are merged: the product of gate and up needs both in one gemm.
@@ -185,6 +266,8 @@ pub const PASSES: &[Pass] = &[
         name: "fuse-epilogue",
         summary: "compute bias, residual, activation, rope, head norm and cache write within gemms",
         phase: Phase::Macro,
+        numerics: Numerics::Exact,
+        rules: &[],
         run: crate::fuse_epilogue::run,
     },
     // Once the step is final; no pass before it has to know what a loop is.
@@ -192,6 +275,8 @@ pub const PASSES: &[Pass] = &[
         name: "wrap-decode-loop",
         summary: "add @generate, the loop that owns caches, position, sampling and the stop rule",
         phase: Phase::Macro,
+        numerics: Numerics::Exact,
+        rules: &[],
         run: crate::wrap_decode_loop::run,
     },
     // Last: only now do none but attention and appends read and write each cache.
@@ -199,6 +284,9 @@ pub const PASSES: &[Pass] = &[
         name: "choose-layouts",
         summary: "give the KV caches the dtype and memory layout that the target's kernels read",
         phase: Phase::Macro,
+        // Caches are rounded to f16.
+        numerics: Numerics::Lossy,
+        rules: &[],
         run: crate::choose_layouts::run,
     },
 ];
@@ -214,13 +302,15 @@ pub fn find_pass(name: &str) -> Result<&'static Pass, PassError> {
 /// What the observer of a run sees after each pass.
 pub struct PassEvent<'a> {
     /// The pass that ran.
-    pub pass: &'static Pass,
+    pub pass: &'a Pass,
     /// The module it was given.
     pub before: &'a Module,
     /// The module it made; already verified.
     pub after: &'a Module,
     /// What it did.
     pub report: &'a PassReport,
+    /// What it may have done to numbers.
+    pub numerics: Numerics,
     /// How long it took, without verification.
     pub elapsed: Duration,
 }
@@ -236,13 +326,23 @@ pub fn run_pipeline(
     options: &PassOptions,
     observer: &mut Observer<'_>,
 ) -> Result<Module, PassError> {
-    run(PASSES.iter().map(|pass| (pass, Some(pass.phase))), module, options, observer)
+    run_table(PASSES, module, options, observer)
+}
+
+/// Runs a pipeline that is this table, as [`run_pipeline`] does.
+pub fn run_table(
+    table: &[Pass],
+    module: Module,
+    options: &PassOptions,
+    observer: &mut Observer<'_>,
+) -> Result<Module, PassError> {
+    run(table.iter().map(|pass| (pass, Some(pass.phase))), module, options, observer)
 }
 
 /// Runs `passes` in order on any module, verifying before the first and after each. There are no
 /// gates: the module may be at any point of the pipeline.
-pub fn run_passes(
-    passes: impl IntoIterator<Item = &'static Pass>,
+pub fn run_passes<'p>(
+    passes: impl IntoIterator<Item = &'p Pass>,
     module: Module,
     options: &PassOptions,
     observer: &mut Observer<'_>,
@@ -250,8 +350,8 @@ pub fn run_passes(
     run(passes.into_iter().map(|pass| (pass, None)), module, options, observer)
 }
 
-fn run(
-    passes: impl Iterator<Item = (&'static Pass, Option<Phase>)>,
+fn run<'p>(
+    passes: impl Iterator<Item = (&'p Pass, Option<Phase>)>,
     mut module: Module,
     options: &PassOptions,
     observer: &mut Observer<'_>,
@@ -260,14 +360,15 @@ fn run(
     for (pass, phase) in passes {
         let before = module.clone();
         let start = Instant::now();
-        let (after, report) = (pass.run)(module, options)?;
+        let (after, report) = pass.apply(module, options)?;
         let elapsed = start.elapsed();
         check(&after)
             .map_err(|error| PassError::Invalid { pass: pass.name, problem: error.to_string() })?;
         if let Some(phase) = phase {
             gate(&after, phase).map_err(|source| PassError::Gate { pass: pass.name, source })?;
         }
-        observer(PassEvent { pass, before: &before, after: &after, report: &report, elapsed })?;
+        let (report, numerics) = (&report, pass.numerics(&report));
+        observer(PassEvent { pass, before: &before, after: &after, report, numerics, elapsed })?;
         module = after;
     }
     Ok(module)

@@ -29,8 +29,17 @@ pub const RULES: &[&[Rule]] = &[
 
 /// Runs the pass.
 pub fn run(module: Module, options: &PassOptions) -> Result<(Module, PassReport), PassError> {
+    run_with(RULES, module, options)
+}
+
+/// The pass with other rules.
+pub fn run_with(
+    rules: &[&[Rule]],
+    module: Module,
+    options: &PassOptions,
+) -> Result<(Module, PassReport), PassError> {
     let (mut module, mut report) =
-        rewrite_module("raise", module, RULES, &Roofline::MACRO_OPS, &options.rules)?;
+        rewrite_module("raise", module, rules, &Roofline::MACRO_OPS, &options.rules)?;
     let declarations = module.clone();
     let max_rewrites = options.rules.max_rewrites.unwrap_or(u64::MAX);
     for function in &mut module.functions {

@@ -13,5 +13,14 @@ pub const RULES: &[&[Rule]] = &[algebra::RULES, shape::RULES];
 
 /// Runs the pass.
 pub fn run(module: Module, options: &PassOptions) -> Result<(Module, PassReport), PassError> {
-    rewrite_module("simplify", module, RULES, &Roofline::NOMINAL, &options.rules)
+    run_with(RULES, module, options)
+}
+
+/// The pass with other rules.
+pub fn run_with(
+    rules: &[&[Rule]],
+    module: Module,
+    options: &PassOptions,
+) -> Result<(Module, PassReport), PassError> {
+    rewrite_module("simplify", module, rules, &Roofline::NOMINAL, &options.rules)
 }

@@ -86,7 +86,7 @@ impl<R: Real> Row<'_, R> {
         match expr {
             Expr::Acc(i) => self.accumulators[*i as usize].to_vec(),
             Expr::Operand(i) => self.operands[*i as usize].to_vec(),
-            Expr::Const(value) => vec![R::from_f32(value.0); self.width],
+            Expr::Const(value) => vec![R::constant(value.0); self.width],
             Expr::Unary(op, x) => self.eval(x).into_iter().map(|x| x.unary(*op)).collect(),
             Expr::Binary(op, x, y) => {
                 let pairs = self.eval(x).into_iter().zip(self.eval(y));
@@ -228,11 +228,11 @@ pub(super) fn attention<R: Real>(attr: &AttentionAttr, args: &[Rc<Tensor<R>>]) -
 }
 
 fn score<R: Real>(attr: &AttentionAttr, product: R) -> R {
-    let scaled = product * R::from_f32(attr.scale.0);
+    let scaled = product * R::constant(attr.scale.0);
     match attr.softcap {
         None => scaled,
         Some(cap) => {
-            let cap = R::from_f32(cap.0);
+            let cap = R::constant(cap.0);
             cap * (scaled / cap).unary(crate::expr::UnaryOp::Tanh)
         }
     }

@@ -7,13 +7,18 @@ use half::{bf16, f16};
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
+mod bounded;
+
+pub use bounded::Bounded;
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
     impl Sealed for f64 {}
+    impl Sealed for super::Bounded {}
 }
 
-/// `f32` or `f64`: what stands for every real number of a module, whatever its dtype.
+/// `f32`, `f64` or [`Bounded`]: what stands for every real number of a module, whatever its dtype.
 pub trait Real:
     sealed::Sealed
     + Copy
@@ -34,6 +39,10 @@ pub trait Real:
     fn from_f32(x: f32) -> Self;
     /// From an f64, rounded.
     fn from_f64(x: f64) -> Self;
+    /// A constant of the module.
+    fn constant(x: f32) -> Self {
+        Self::from_f32(x)
+    }
     /// To an f64, exactly.
     fn to_f64(self) -> f64;
     /// To an f32, rounded.

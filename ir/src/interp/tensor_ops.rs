@@ -17,7 +17,7 @@ pub(super) fn constant<R: Real>(value: f32, ty: &Type, shape: &[u64]) -> Data<R>
         DType::I8 => Data::Int(vec![i32::from(value as i8); count]),
         DType::U8 => Data::Int(vec![i32::from(value as u8); count]),
         DType::Bool => Data::Bool(vec![value != 0.0; count]),
-        real => Data::Real(vec![R::from_f32(value).rounded_to(real); count]),
+        real => Data::Real(vec![R::constant(value).rounded_to(real); count]),
     }
 }
 

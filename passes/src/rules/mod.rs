@@ -21,7 +21,7 @@ use egg::{
 };
 
 /// What a rule does to numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Numerics {
     /// Equal values (0 and −0 count as equal).
     Exact,
@@ -32,6 +32,7 @@ pub enum Numerics {
 }
 
 /// A rewrite rule.
+#[derive(Clone, Copy)]
 pub struct Rule {
     /// Name in reports, kebab-case.
     pub name: &'static str,
@@ -46,6 +47,7 @@ pub type Condition = fn(&Graph, &Subst) -> bool;
 /// Offers terms equal to a class.
 pub type Find = fn(&Graph, Id) -> Vec<Term>;
 
+#[derive(Clone, Copy)]
 enum Body {
     Pattern { from: &'static str, to: &'static str, when: Condition },
     Find(Find),
