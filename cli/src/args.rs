@@ -86,9 +86,21 @@ pub struct CompileArgs {
     /// Write a page for a browser about the file and how it was made; as JSON where the name ends so
     #[arg(long, value_name = "OUT")]
     pub report: Option<PathBuf>,
+    /// How passes are checked.
+    #[command(flatten)]
+    pub check: CheckArgs,
     /// Print the summary as one JSON object, and no progress
     #[arg(long)]
     pub json: bool,
+}
+
+/// How passes are checked.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Interpret the module before and after each pass on random inputs, and stop at the first pass that
+    /// changed what it computes
+    #[arg(long)]
+    pub verify_each: bool,
 }
 
 /// `opt`.
@@ -102,6 +114,9 @@ pub struct OptArgs {
     /// File to write, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// How passes are checked.
+    #[command(flatten)]
+    pub check: CheckArgs,
     /// Print what each pass did as one JSON object
     #[arg(long, requires = "output")]
     pub json: bool,

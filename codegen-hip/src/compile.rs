@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use waveloom_ir::storage::{StorageError, weight_bytes};
 use waveloom_ir::{Module, WeightId, Weights};
-use waveloom_passes::{self as passes, PassEvent, PassOptions, Schedule, WeightDtype};
+use waveloom_passes::{
+    self as passes, MemoryPlan, PassError, PassEvent, PassOptions, Schedule, WeightDtype,
+};
 use waveloom_plan as plan;
 use waveloom_plan::artifact::{code_section, plan_section, weight_section};
 use waveloom_plan::{ArtifactInfo, Section, write_artifact};
@@ -55,8 +57,17 @@ pub trait Observer {
     fn phase(&mut self, name: &str);
     /// The phase got so far.
     fn progress(&mut self, done: u64, total: u64);
-    /// A pass ran.
-    fn pass(&mut self, event: &PassEvent<'_>);
+    /// A pass ran; an error stops the compilation.
+    fn pass(&mut self, event: &PassEvent<'_>) -> Result<(), PassError>;
+    /// The steps have an order and their values memory; an error stops the compilation.
+    fn scheduled(
+        &mut self,
+        _module: &Module,
+        _schedule: &Schedule,
+        _memory: &MemoryPlan,
+    ) -> Result<(), PassError> {
+        Ok(())
+    }
     /// A kernel was compiled.
     fn kernel(&mut self, dump: &KernelDump);
     /// Whether [`Observer::kernel`] wants the texts, which cost time.
@@ -69,7 +80,9 @@ pub struct Silent;
 impl Observer for Silent {
     fn phase(&mut self, _: &str) {}
     fn progress(&mut self, _: u64, _: u64) {}
-    fn pass(&mut self, _: &PassEvent<'_>) {}
+    fn pass(&mut self, _: &PassEvent<'_>) -> Result<(), PassError> {
+        Ok(())
+    }
     fn kernel(&mut self, _: &KernelDump) {}
     fn wants_kernels(&self) -> bool {
         false
@@ -115,7 +128,7 @@ pub enum CompileError {
     #[error(transparent)]
     Memory(#[from] passes::PlanError),
     /// The memory planner's checker found a mistake: our bug.
-    #[error("internal error: the memory plan is wrong: {0}")]
+    #[error("internal error: the memory plan of `plan-memory` is wrong: {0}")]
     MemoryCheck(#[from] passes::MemoryError),
     /// In the lowering to a plan.
     #[error(transparent)]
@@ -243,8 +256,7 @@ pub fn compile_target(
     };
     let observer = &mut *clock.observer;
     let module = passes::run_pipeline(source.module.clone(), &pass_options, &mut |event| {
-        observer.pass(&event);
-        Ok(())
+        observer.pass(&event)
     })?;
     clock.phase("schedule");
     let schedule = passes::schedule(&module)?;
@@ -262,6 +274,7 @@ pub fn compile_schedule(
 ) -> Result<CompiledTarget, CompileError> {
     let memory = passes::plan_memory(&module, schedule)?;
     passes::check_memory(schedule, &module, &memory)?;
+    clock.observer.scheduled(&module, schedule, &memory)?;
     let lower = |work_items| {
         lower_schedule(&module, schedule, &memory, target, &source.stop_tokens, work_items)
     };

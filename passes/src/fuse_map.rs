@@ -13,9 +13,7 @@ const CHEAP_NODES: usize = 5;
 
 /// The pass.
 pub fn run(module: Module, options: &PassOptions) -> Result<(Module, PassReport), PassError> {
-    edit_functions("fuse-map", module, options, |editor, report| {
-        editor.until_stable(report, fuse)
-    })
+    edit_functions("fuse-map", module, options, |editor, report| editor.until_stable(report, fuse))
 }
 
 /// Computes one operand of map `id` within it.

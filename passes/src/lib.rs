@@ -34,12 +34,12 @@ pub mod wrap_decode_loop;
 pub use check_memory::{MemoryError, check_memory};
 pub use choose_layouts::TargetLayout;
 pub use convert_weights::WeightDtype;
-pub use rules::Numerics;
 pub use pass::{
     Observer, PASSES, Pass, PassError, PassEvent, PassFn, PassOptions, PassReport, RuleLimits,
     find_pass, run_passes, run_pipeline, run_table,
 };
 pub use plan_memory::{MemoryPlan, PlanError, plan_memory};
 pub use provenance::{Provenance, ValueMap};
+pub use rules::Numerics;
 pub use schedule::{Buffer, BufferId, BufferKind, Schedule, ScheduleError, Step, schedule};
 pub use storage::updated_operand;

@@ -311,6 +311,8 @@ pub struct PassEvent<'a> {
     pub report: &'a PassReport,
     /// What it may have done to numbers.
     pub numerics: Numerics,
+    /// What was asked of it.
+    pub options: &'a PassOptions,
     /// How long it took, without verification.
     pub elapsed: Duration,
 }
@@ -368,7 +370,8 @@ fn run<'p>(
             gate(&after, phase).map_err(|source| PassError::Gate { pass: pass.name, source })?;
         }
         let (report, numerics) = (&report, pass.numerics(&report));
-        observer(PassEvent { pass, before: &before, after: &after, report, numerics, elapsed })?;
+        let before = &before;
+        observer(PassEvent { pass, before, after: &after, report, numerics, options, elapsed })?;
         module = after;
     }
     Ok(module)

@@ -218,13 +218,19 @@ fn compare(buffer: BufferId, found: &Tensor<f64>, exact: &Tensor<f64>, bounds: &
         keep_worst(&mut compared.worst, element);
     }
     compared.relative = if compared.absolute == 0.0 { 0.0 } else { compared.absolute / largest };
-    for element in &mut compared.worst {
-        element.index = unravel(element.index[0], shape);
-    }
+    place(&mut compared.worst, shape);
     compared
 }
 
-fn keep_worst(worst: &mut Vec<Element>, element: Element) {
+/// Makes indices of elements in row-major order those of each dimension.
+pub(crate) fn place(elements: &mut [Element], shape: &[u64]) {
+    for element in elements {
+        element.index = unravel(element.index[0], shape);
+    }
+}
+
+/// Adds an element to the worst, the furthest beyond its bound first.
+pub(crate) fn keep_worst(worst: &mut Vec<Element>, element: Element) {
     let share = element.share();
     if worst.len() == SHOWN && worst.last().is_some_and(|last| last.share() >= share) {
         return;

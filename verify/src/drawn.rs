@@ -66,6 +66,11 @@ impl Random {
         mix(self.0)
     }
 
+    /// In −1..1.
+    pub fn real(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
     /// About normal, of mean 0 and variance 1: a sum of four uniform numbers.
     fn normal(&mut self) -> f32 {
         let bits = self.next();

@@ -10,6 +10,8 @@
 //! then writes is compared within bounds ([`bounds`]). So errors do not add up, and each kernel is
 //! judged by itself on real data. A failing launch can be kept as a small module with its inputs
 //! ([`Reproducer`]).
+//!
+//! Kernels are judged against the module after the passes; [`passes`] judges how that came about.
 
 #![forbid(unsafe_code)]
 
@@ -18,6 +20,7 @@ mod check;
 mod drawn;
 mod error;
 pub mod op;
+pub mod passes;
 mod report;
 mod reproducer;
 mod walk;

@@ -7,7 +7,7 @@ use std::path::Path;
 use waveloom_codegen_hip::compile::{CompileOptions, Observer, Source, compile};
 use waveloom_codegen_hip::{DecodeForm, KernelDump, Target};
 use waveloom_frontend::{ImportOptions, import};
-use waveloom_passes::{PassEvent, WeightDtype};
+use waveloom_passes::{PassError, PassEvent, WeightDtype};
 
 /// Prints what happens. An observer could also draw a progress bar, or keep the IR.
 struct Log;
@@ -17,8 +17,9 @@ impl Observer for Log {
         println!("{name}");
     }
     fn progress(&mut self, _done: u64, _total: u64) {}
-    fn pass(&mut self, event: &PassEvent<'_>) {
+    fn pass(&mut self, event: &PassEvent<'_>) -> Result<(), PassError> {
         println!("  {}: {} rewrites", event.pass.name, event.report.total());
+        Ok(())
     }
     fn kernel(&mut self, _dump: &KernelDump) {}
     fn wants_kernels(&self) -> bool {

@@ -1,6 +1,7 @@
 //! `compile`: a model to an artifact.
 
 use crate::dump::{Dump, IMPORT};
+use crate::each::PassCheck;
 use crate::opt::PassTiming;
 use crate::progress::Progress;
 use crate::report::Recorder;
@@ -15,7 +16,8 @@ use waveloom_codegen_hip::compile::{
 use waveloom_codegen_hip::persistent::UnknownForm;
 use waveloom_codegen_hip::{KernelDump, Target};
 use waveloom_frontend::{ImportError, ImportOptions, Imported, import};
-use waveloom_passes::{PassEvent, WeightDtype};
+use waveloom_ir::Module;
+use waveloom_passes::{MemoryPlan, PassError, PassEvent, Schedule, WeightDtype};
 
 /// Compiles a model.
 pub fn run(args: &CompileArgs) -> Result<(), Failure> {
@@ -27,7 +29,8 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     let dump = Dump::new(args.dump_phases_to.as_deref(), args.print_ir_after.as_deref(), targets());
     let recorder = Recorder::new(args.report.as_deref(), targets())?;
     let progress = Progress::new(args.json);
-    let mut watcher = Watcher { progress, dump, recorder, passes: vec![] };
+    let check = PassCheck::new(&args.check);
+    let mut watcher = Watcher { progress, dump, recorder, check, passes: vec![] };
     let start = Instant::now();
     watcher.phase(IMPORT);
     let imported = import(&args.model, import_options(args)).map_err(failure)?;
@@ -115,6 +118,7 @@ struct Watcher {
     progress: Progress,
     dump: Dump,
     recorder: Recorder,
+    check: PassCheck,
     passes: Vec<PassTiming>,
 }
 
@@ -131,10 +135,20 @@ impl Observer for Watcher {
         self.progress.set(done, total);
     }
 
-    fn pass(&mut self, event: &PassEvent<'_>) {
+    fn pass(&mut self, event: &PassEvent<'_>) -> Result<(), PassError> {
         self.passes.push(PassTiming::new(event));
         self.dump.module(event.pass.name, event.after, &self.progress);
         self.recorder.pass(event);
+        self.check.pass(event)
+    }
+
+    fn scheduled(
+        &mut self,
+        module: &Module,
+        schedule: &Schedule,
+        memory: &MemoryPlan,
+    ) -> Result<(), PassError> {
+        self.check.scheduled(module, schedule, memory)
     }
 
     fn kernel(&mut self, dump: &KernelDump) {

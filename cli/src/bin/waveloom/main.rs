@@ -4,6 +4,7 @@
 
 mod compile;
 mod dump;
+mod each;
 mod opt;
 mod progress;
 mod report;

@@ -1,5 +1,6 @@
 //! `opt`: passes over a module in its text form.
 
+use crate::each::PassCheck;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,10 +39,11 @@ pub fn run(args: &OptArgs) -> Result<(), Failure> {
     let module: Module =
         waveloom_ir::parse(&text).map_err(|error| Failure::new(format!("{input}: {error}")))?;
     let mut timings = vec![];
+    let mut check = PassCheck::new(&args.check);
     let module =
         run_passes(passes(&args.passes)?, module, &PassOptions::default(), &mut |event| {
             timings.push(PassTiming::new(&event));
-            Ok(())
+            check.pass(&event)
         })?;
     match &args.output {
         Some(path) => PendingFile::create(path)?.finish(|file| write!(file, "{module}"))?,

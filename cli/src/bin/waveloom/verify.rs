@@ -13,7 +13,7 @@ use waveloom_codegen_hip::compile::{
 use waveloom_codegen_hip::{DecodeForm, KernelDump};
 use waveloom_frontend::{ImportOptions, import};
 use waveloom_ir::{Numerics, Weights};
-use waveloom_passes::{PassEvent, WeightDtype};
+use waveloom_passes::{PassError, PassEvent, WeightDtype};
 use waveloom_plan::{Artifact, Plan};
 use waveloom_runtime::{Device, LoadRequest, LoadedPlan};
 use waveloom_verify::{
@@ -189,7 +189,9 @@ impl Observer for Console {
     fn progress(&mut self, done: u64, total: u64) {
         self.progress.set(done, total);
     }
-    fn pass(&mut self, _: &PassEvent<'_>) {}
+    fn pass(&mut self, _: &PassEvent<'_>) -> Result<(), PassError> {
+        Ok(())
+    }
     fn kernel(&mut self, _: &KernelDump) {}
     fn wants_kernels(&self) -> bool {
         false

@@ -1,0 +1,4 @@
+//! Checking passes: right ones pass, seeded miscompilations are found and named.
+
+mod right;
+mod support;
