@@ -46,6 +46,10 @@ pub enum CompilerCommand {
     Targets(ListArgs),
     /// Check every kernel of a model against the interpreter, on a device
     Verify(VerifyArgs),
+    /// Sign a file with a private key, in the OpenSSF Model Signing format
+    Sign(SignArgs),
+    /// Check a file against its signature and a public key
+    VerifySignature(VerifySignatureArgs),
     /// What the runner does, too.
     #[command(flatten)]
     Runner(RunnerCommand),
@@ -157,6 +161,35 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "DIR")]
     pub reproducer: Option<PathBuf>,
     /// Print one JSON object, and no progress
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sign`.
+#[derive(Debug, Args)]
+pub struct SignArgs {
+    /// File to sign
+    pub file: PathBuf,
+    /// Private key as PEM, of the curves P-256 and P-384
+    #[arg(long, value_name = "KEY")]
+    pub key: PathBuf,
+    /// File to write the signature to [default: FILE.sig]
+    #[arg(short, long, value_name = "SIGNATURE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `verify-signature`.
+#[derive(Debug, Args)]
+pub struct VerifySignatureArgs {
+    /// File that was signed
+    pub file: PathBuf,
+    /// Public key of the signer as PEM
+    #[arg(long, value_name = "KEY")]
+    pub key: PathBuf,
+    /// The signature [default: FILE.sig]
+    #[arg(long, value_name = "SIGNATURE")]
+    pub signature: Option<PathBuf>,
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }

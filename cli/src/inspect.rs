@@ -31,12 +31,13 @@ fn report(args: &InspectArgs) -> Result<Report, Failure> {
 impl Report {
     fn text(&self) -> String {
         let mut text = format!(
-            "{}: {}, {}, format {}, compiled by {}\n",
+            "{}: {}, {}, format {}, compiled by {}\nblake3 {}\n",
             self.file,
             self.model,
             format::bytes(self.file_bytes),
             self.format,
-            self.compiler
+            self.compiler,
+            self.digest
         );
         for target in &self.targets {
             text += &target.summary_text();
@@ -312,6 +313,7 @@ sample                1  sample!
             version: VERSION,
             file: "small.wlm".into(),
             file_bytes: 4096,
+            digest: "ab12".into(),
             format: 1,
             compiler: "waveloom 0.1.0".into(),
             model: "small".into(),
@@ -325,6 +327,7 @@ sample                1  sample!
     fn the_summary_names_everything_once() {
         let expected = "\
 small.wlm: small, 4.0 KiB, format 1, compiled by waveloom 0.1.0
+blake3 ab12
 
 target cpu
   needs        avx2 fma
@@ -362,7 +365,8 @@ sections
         let keys = |value: &serde_json::Value| -> Vec<String> {
             value.as_object().unwrap().keys().cloned().collect()
         };
-        let top = ["version", "file", "file_bytes", "format", "compiler", "model", "targets"];
+        let top =
+            ["version", "file", "file_bytes", "digest", "format", "compiler", "model", "targets"];
         assert_eq!(keys(&json), [&top[..], &["sections"]].concat());
         let target = &json["targets"][0];
         let fields = ["target", "requires", "memory", "contexts", "lifetimes", "kernels", "plan"];

@@ -184,6 +184,30 @@ fn a_flipped_byte_anywhere_is_an_error_that_names_the_section() {
     fail(WAVELOOM_RUN, &["run", &broken, "--tokens", "1,2", "-n", "1"]);
 }
 
+/// Keys of the tests of `waveloom-sign`.
+fn key(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sign/tests/fixtures");
+    folder.join(name).display().to_string()
+}
+
+#[test]
+fn signatures_hold_until_a_byte_changes() {
+    let dir = TempDir::new().expect("a directory");
+    let (model, signature) = (path(&dir, "model.wlm"), path(&dir, "model.wlm.sig"));
+    fs::write(&model, "weights").expect("it is written");
+    succeed(WAVELOOM, &["sign", &model, "--key", &key("p256.pem")]);
+    let verify = ["verify-signature", &model, "--key", &key("p256.pub"), "--json"];
+    let verified: serde_json::Value =
+        serde_json::from_str(&succeed(WAVELOOM, &verify)).expect("it is JSON");
+    assert_eq!(verified["name"], "model.wlm");
+    fs::write(&model, "Weights").expect("it is written");
+    assert!(fail(WAVELOOM, &verify).contains("is not what was signed"));
+    let error = fail(WAVELOOM, &["sign", &model, "--key", &model]);
+    assert!(error.contains("this is no private key in PEM"), "{error}");
+    fs::remove_file(&signature).expect("it is removed");
+    assert!(fail(WAVELOOM, &verify).contains("cannot read"));
+}
+
 #[test]
 fn bad_models_are_refused_in_words_and_leave_nothing_behind() {
     let dir = tempfile::tempdir().expect("a directory");

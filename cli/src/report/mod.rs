@@ -29,6 +29,8 @@ pub struct Report {
     pub file: String,
     /// Its size.
     pub file_bytes: u64,
+    /// Digest of the whole file, BLAKE3: that of its header, which has the digests of all else.
+    pub digest: String,
     /// Version of the artifact's format.
     pub format: u32,
     /// The compiler that made it.
@@ -69,6 +71,7 @@ impl Report {
             version: VERSION,
             file: artifact.path().display().to_string(),
             file_bytes: artifact.file_bytes(),
+            digest: artifact.digest().to_string(),
             format: manifest.format,
             compiler: manifest.compiler.clone(),
             model: manifest.model.clone(),

@@ -9,6 +9,7 @@ fn report() -> Report {
         version: VERSION,
         file: "toy.wlm".into(),
         file_bytes: 4096,
+        digest: String::new(),
         format: 1,
         compiler: "waveloom 0.1.0".into(),
         model: "toy </script>".into(),

@@ -61,6 +61,8 @@ pub fn digest_place(bytes: &[u8]) -> Option<Range<usize>> {
 pub struct Header {
     /// The manifest.
     pub manifest: Manifest,
+    /// The header's digest.
+    pub digest: String,
     /// Where each of its sections lies in the file.
     pub ranges: Vec<Range<usize>>,
 }
@@ -88,9 +90,10 @@ pub fn decode(path: &Path, file: &[u8]) -> Result<Header, ArtifactError> {
     if digest_of(head).as_deref() != Some(written) {
         return Err(bad("its digest does not match"));
     }
+    let digest = written.to_string();
     let manifest = parse_manifest(path, manifest)?;
     let ranges = section_ranges(path, &manifest, fields, head.len(), file.len())?;
-    Ok(Header { manifest, ranges })
+    Ok(Header { manifest, digest, ranges })
 }
 
 /// The bytes before the data.

@@ -23,6 +23,7 @@ struct Mapped {
     path: PathBuf,
     map: Mmap,
     manifest: Manifest,
+    digest: String,
     ranges: Vec<Range<usize>>,
     /// Sections whose digests have been found right.
     checked: Vec<AtomicBool>,
@@ -57,9 +58,9 @@ impl Artifact {
             return Err(ArtifactError::NotAnArtifact { path: path.into(), problem });
         }
         let map = mapped::map(&file).map_err(fail)?;
-        let Header { manifest, ranges } = header::decode(path, &map)?;
+        let Header { manifest, digest, ranges } = header::decode(path, &map)?;
         let checked = ranges.iter().map(|_| AtomicBool::new(false)).collect();
-        let file = Mapped { path: path.into(), map, manifest, ranges, checked };
+        let file = Mapped { path: path.into(), map, manifest, digest, ranges, checked };
         Ok(Artifact { file: Arc::new(file) })
     }
 
@@ -76,6 +77,12 @@ impl Artifact {
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.file.manifest
+    }
+
+    /// The digest of the whole file, BLAKE3 in hexadecimal: that of its header, which has the
+    /// digests of all that follows.
+    pub fn digest(&self) -> &str {
+        &self.file.digest
     }
 
     /// Targets that the artifact was compiled for.

@@ -8,6 +8,7 @@ mod each;
 mod opt;
 mod progress;
 mod report;
+mod sign;
 mod targets;
 mod verify;
 
@@ -54,6 +55,8 @@ fn run(command: &CompilerCommand) -> Result<(), Failure> {
         CompilerCommand::Opt(args) => opt::run(args),
         CompilerCommand::Targets(args) => targets::run(args),
         CompilerCommand::Verify(args) => verify::run(args),
+        CompilerCommand::Sign(args) => sign::run(args),
+        CompilerCommand::VerifySignature(args) => sign::verify(args),
         CompilerCommand::Runner(command) => waveloom_cli::runner_command(command),
     }
 }

@@ -5,6 +5,7 @@ function head() {
   return [
     el('h1', {}, report.model),
     el('p', {}, `${report.file} · ${bytes(report.file_bytes)} · ${targets} · compiled by ${report.compiler}`),
+    el('p', { class: 'note' }, `BLAKE3 ${report.digest}`),
   ];
 }
 
