@@ -4,7 +4,7 @@ use crate::error::CodegenError;
 use crate::kernels::KernelSource;
 use crate::link::link_shared_object;
 use crate::lower::{CompiledKernel, KernelDump, compile as compile_kernel};
-use crate::lower_schedule::{LowerError, Lowered, lower_schedule};
+use crate::lower_schedule::{LowerError, Lowered, choose_tiles, lower_schedule};
 use crate::pack::synthetic::{drawn_weight, given_weight};
 use crate::pack::{pack_weight, packed_bytes};
 use crate::persistent::{self, DecodeForm};
@@ -17,7 +17,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use waveloom_ir::storage::{StorageError, weight_bytes};
-use waveloom_ir::{Module, WeightId, Weights};
+use waveloom_ir::{Module, Op, WeightId, Weights};
 use waveloom_passes::{
     self as passes, MemoryPlan, PassError, PassEvent, PassOptions, Schedule, WeightDtype,
 };
@@ -25,16 +25,19 @@ use waveloom_plan as plan;
 use waveloom_plan::artifact::{code_section, plan_section, weight_section};
 use waveloom_plan::{ArtifactInfo, Section, write_artifact};
 
-/// A model to compile, as a front end gives it.
+/// A model to compile, as a front end gives it, or as a compilation had it.
 pub struct Source<'a> {
-    /// Tensor ops.
+    /// Tensor ops, or what `after` left.
     pub module: Module,
+    /// The point of a compilation at which the module stands: one of [`points`].
+    pub after: &'static str,
     /// Bytes of its weights.
     pub weights: &'a dyn Weights,
     /// Seed of synthetic weights. The artifact then has none: those of which `weights` has no bytes
     /// are drawn when it is loaded.
     pub synthetic: Option<u64>,
-    /// Tokens that end a generation.
+    /// Tokens that end a generation; those of the module's decode loop, where it has one already,
+    /// come in their place.
     pub stop_tokens: Vec<u32>,
     /// Sections to carry along: `tokenizer.json`, `chat_template.jinja`, `generation_config.json`.
     pub sections: Vec<(String, Vec<u8>)>,
@@ -68,10 +71,38 @@ pub trait Observer {
     ) -> Result<(), PassError> {
         Ok(())
     }
+    /// A target is complete.
+    fn compiled(&mut self, _target: &CompiledTarget) {}
     /// A kernel was compiled.
     fn kernel(&mut self, dump: &KernelDump);
     /// Whether [`Observer::kernel`] wants the texts, which cost time.
     fn wants_kernels(&self) -> bool;
+}
+
+/// The point of a compilation at which the front end hands over.
+pub const IMPORT: &str = "import";
+/// The point at which steps are scheduled and every op says how its kernels are tiled: the last one
+/// with a module.
+pub const CHOOSE_TILES: &str = "choose-tiles";
+
+/// The points of a compilation at which there is a module, in order: [`IMPORT`], each pass,
+/// [`CHOOSE_TILES`].
+pub fn points() -> impl Iterator<Item = &'static str> {
+    let passes = passes::PASSES.iter().map(|pass| pass.name);
+    [IMPORT].into_iter().chain(passes).chain([CHOOSE_TILES])
+}
+
+/// The point called `name`.
+pub fn find_point(name: &str) -> Result<&'static str, CompileError> {
+    let unknown = || CompileError::UnknownPoint { name: name.to_string() };
+    points().find(|point| *point == name).ok_or_else(unknown)
+}
+
+/// The passes between two points.
+fn passes_between(after: &str, to: &str) -> &'static [passes::Pass] {
+    let all = passes::PASSES;
+    let done = |point| points().position(|known| known == point).unwrap_or(0).min(all.len());
+    &all[done(after).min(done(to))..done(to)]
 }
 
 /// Watches nothing.
@@ -156,6 +187,12 @@ pub enum CompileError {
     /// Two targets want the same packed weights in different orders: our bug.
     #[error("internal error: targets {0} and {1} disagree about the order of weights")]
     SharedWeights(String, String),
+    /// No point of a compilation has this name.
+    #[error("there is no point `{name}` in a compilation; there are {}", points().collect::<Vec<_>>().join(", "))]
+    UnknownPoint {
+        /// What was asked for.
+        name: String,
+    },
     /// No target was named.
     #[error("no target; name at least one, such as `cpu`")]
     NoTarget,
@@ -247,6 +284,39 @@ pub fn compile_target(
     options: &CompileOptions,
     clock: &mut Clock<'_>,
 ) -> Result<CompiledTarget, CompileError> {
+    let mut module = run_passes(source, target, options, CHOOSE_TILES, clock)?;
+    clock.phase("schedule");
+    let schedule = passes::schedule(&module)?;
+    choose_tiles(&mut module, &schedule, target)?;
+    compile_schedule(source, module, &schedule, target, options.decode, clock)
+}
+
+/// The module of `source` at a later point of its compilation for `target`.
+pub fn compile_module(
+    source: &Source<'_>,
+    target: &Target,
+    options: &CompileOptions,
+    to: &str,
+    observer: &mut dyn Observer,
+) -> Result<Module, CompileError> {
+    let mut clock = Clock::new(observer);
+    let mut module = run_passes(source, target, options, to, &mut clock)?;
+    if to == CHOOSE_TILES {
+        clock.phase("schedule");
+        let schedule = passes::schedule(&module)?;
+        choose_tiles(&mut module, &schedule, target)?;
+    }
+    Ok(module)
+}
+
+/// Runs the passes from where `source` stands up to a point.
+fn run_passes(
+    source: &Source<'_>,
+    target: &Target,
+    options: &CompileOptions,
+    to: &str,
+    clock: &mut Clock<'_>,
+) -> Result<Module, CompileError> {
     clock.phase("passes");
     let pass_options = PassOptions {
         dtype: options.dtype,
@@ -255,12 +325,21 @@ pub fn compile_target(
         ..PassOptions::default()
     };
     let observer = &mut *clock.observer;
-    let module = passes::run_pipeline(source.module.clone(), &pass_options, &mut |event| {
+    let part = passes_between(source.after, to);
+    Ok(passes::run_table(part, source.module.clone(), &pass_options, &mut |event| {
         observer.pass(&event)
-    })?;
-    clock.phase("schedule");
-    let schedule = passes::schedule(&module)?;
-    compile_schedule(source, module, &schedule, target, options.decode, clock)
+    })?)
+}
+
+/// Tokens at which the module's decode loop ends, if it has one.
+fn stop_tokens(module: &Module) -> Option<&[u32]> {
+    let insts = module.functions.iter().flat_map(|function| &function.insts);
+    insts
+        .filter_map(|inst| match &inst.op {
+            Op::DecodeLoop { attr } => Some(attr.stop_tokens.as_slice()),
+            _ => None,
+        })
+        .next()
 }
 
 /// Compiles a schedule of `module`, the source's module after the passes.
@@ -275,9 +354,9 @@ pub fn compile_schedule(
     let memory = passes::plan_memory(&module, schedule)?;
     passes::check_memory(schedule, &module, &memory)?;
     clock.observer.scheduled(&module, schedule, &memory)?;
-    let lower = |work_items| {
-        lower_schedule(&module, schedule, &memory, target, &source.stop_tokens, work_items)
-    };
+    let stop_tokens = stop_tokens(&module).unwrap_or(&source.stop_tokens);
+    let lower =
+        |work_items| lower_schedule(&module, schedule, &memory, target, stop_tokens, work_items);
     let mut lowered = lower(0)?;
     let persistent = match (target, decode) {
         (Target::Gpu(target), DecodeForm::Persistent(streams)) => {
@@ -302,7 +381,9 @@ pub fn compile_schedule(
     lowered.plan.persistent = persistent;
     clock.phase("link");
     let code = link_shared_object(&objects, target)?;
-    Ok(CompiledTarget { target: target.clone(), module, lowered, code })
+    let compiled = CompiledTarget { target: target.clone(), module, lowered, code };
+    clock.observer.compiled(&compiled);
+    Ok(compiled)
 }
 
 /// What stands for the weights of a module, in the order of the constants segment: those that are

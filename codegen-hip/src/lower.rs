@@ -107,6 +107,8 @@ pub struct CompiledKernel {
 /// A kernel's forms on its way to machine code, for people.
 #[derive(Clone, Debug)]
 pub struct KernelDump {
+    /// Its symbol.
+    pub name: String,
     /// As generated: `func`, `scf`, `arith`, `vector`, `math`, `llvm`.
     pub mlir: String,
     /// In the `llvm` dialect alone.
@@ -115,6 +117,8 @@ pub struct KernelDump {
     pub llvm_ir: String,
     /// Assembly.
     pub assembly: String,
+    /// [`CompiledKernel::object`].
+    pub object: Vec<u8>,
 }
 
 /// Compiles a kernel for a target; `dump` keeps its intermediate forms.
@@ -164,6 +168,8 @@ pub fn compile(
         }
     };
     let dump = dump.then(|| KernelDump {
+        name: kernel.name.clone(),
+        object: object.clone(),
         mlir: kernel.mlir.clone(),
         mlir_lowered: module.as_operation().to_string(),
         llvm_ir: llvm.print_to_string().to_string(),

@@ -3,12 +3,14 @@
 //! Nothing here knows how a kernel computes: for each step and variant [`kernel_of_size`] gives a
 //! [`KernelSource`], and equal sources become one kernel.
 
-use crate::kernels::{self, ArgRole, KernelError, KernelSource, SYMBOLS, Variant, kernel_of_size};
+use crate::kernels::{
+    self, ArgRole, KernelError, KernelSource, SYMBOLS, Variant, kernel_of_size, tiling_of,
+};
 use crate::pack::packed_bytes;
 use crate::target::Target;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use thiserror::Error;
-use waveloom_ir::{Dim, Layout, Module, Type, WeightId};
+use waveloom_ir::{Dim, Layout, Module, Op, Tiles, Type, WeightId};
 use waveloom_passes::{BufferId, BufferKind, MemoryPlan, Schedule, Step};
 use waveloom_plan::{self as plan, Arg, DecodeLoop, Expr, Launch, Segment};
 
@@ -141,6 +143,36 @@ pub fn lower_schedule(
         },
     };
     Ok(Lowered { plan, kernels: kernels.sources, weights: buffers.weights, origins })
+}
+
+/// Writes to every op of the schedule how its kernels are tiled. What an op says itself stays.
+pub fn choose_tiles(
+    module: &mut Module,
+    schedule: &Schedule,
+    target: &Target,
+) -> Result<(), LowerError> {
+    let mut known = HashSet::new();
+    for step in &schedule.steps {
+        if !known.insert((step.func, step.inst)) {
+            continue;
+        }
+        let function = &module.functions[step.func.index()];
+        let tiling = |variant| {
+            tiling_of(module, function, step.inst, variant, target)
+                .map_err(|source| kernel_error(schedule, step, source))
+        };
+        let [prefill_tiles, decode_tiles] = [tiling(Variant::Prefill)?, tiling(Variant::Decode)?];
+        let inst = &mut module.functions[step.func.index()].insts[step.inst.index()];
+        if let Op::Gemm { attr } = &mut inst.op {
+            attr.tiles = Tiles { prefill_tiles, decode_tiles };
+        }
+    }
+    Ok(())
+}
+
+fn kernel_error(schedule: &Schedule, step: &Step, source: KernelError) -> LowerError {
+    let name = |id: &BufferId| schedule.buffers[id.index()].name.clone();
+    LowerError::Kernel { buffer: step.results.first().map_or_else(String::new, name), source }
 }
 
 /// The three symbols with the module's bounds, in the plan's order.
@@ -373,12 +405,7 @@ impl Kernels<'_> {
         };
         let source =
             kernel_of_size(self.module, function, step.inst, variant, self.target, work_items);
-        let source = source.map_err(|source| LowerError::Kernel {
-            buffer: results
-                .first()
-                .map_or_else(String::new, |&id| self.schedule.buffers[id].name.clone()),
-            source,
-        })?;
+        let source = source.map_err(|source| kernel_error(self.schedule, step, source))?;
         let kernel = self.add(source);
         self.known.insert(key, kernel);
         Ok(self.launch_known(kernel, &buffers, &results))

@@ -32,10 +32,13 @@ pub use expr::{BinaryOp, Expr, F32, UnaryOp};
 pub use infer::{InferError, infer};
 pub use interp::{InterpError, Interpreter, Tensor};
 pub use module::{
-    FuncId, Function, Inst, InstId, Module, Symbol, SymbolId, Value, ValueId, Weight, WeightId,
+    Digest, FuncId, Function, Inst, InstId, Module, Symbol, SymbolId, Value, ValueId, Weight,
+    WeightId,
 };
 pub use numerics::Numerics;
-pub use op::{AttentionAttr, DecodeLoopAttr, Family, GemmAttr, GemmOutput, Op, Prologue, Store};
+pub use op::{
+    AttentionAttr, DecodeLoopAttr, Family, GemmAttr, GemmOutput, Op, Prologue, Store, Tiles, Tiling,
+};
 pub use storage::{StorageError, weight_bytes};
 pub use text::{ParseError, parse, print};
 pub use types::{DType, Dim, Layout, Shape, Type};

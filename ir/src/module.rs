@@ -1,6 +1,6 @@
 //! Modules, functions, values: arenas indexed by u32 newtypes.
 
-use crate::op::Op;
+use crate::op::{Op, Tiles};
 use crate::types::{DType, Dim, Type};
 use std::fmt;
 
@@ -51,6 +51,31 @@ pub struct Symbol {
     pub max: u64,
 }
 
+/// The BLAKE3 digest of a weight's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// Reads 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Digest> {
+        let mut bytes = [0; 32];
+        let digits = text.as_bytes();
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Digest(bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// A weight declaration. The bytes come from a [`crate::Weights`] source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Weight {
@@ -61,6 +86,9 @@ pub struct Weight {
     /// Dtype of the bytes that the source gives; where it differs from `ty.dtype`, the weight is
     /// converted when it is read.
     pub stored: DType,
+    /// Of the bytes that the source gives, in text that is to be compiled again: it stands for
+    /// them.
+    pub digest: Option<Digest>,
 }
 
 /// A value: a parameter or the result of an instruction.
@@ -121,6 +149,9 @@ impl Function {
 pub struct Module {
     /// Name of the model.
     pub name: String,
+    /// What whoever wrote the module wants to know when it is read again, by name. It means nothing
+    /// here.
+    pub notes: Vec<(String, String)>,
     /// Symbols, in order of declaration.
     pub symbols: Vec<Symbol>,
     /// Weights, in order of declaration.
@@ -132,7 +163,8 @@ pub struct Module {
 impl Module {
     /// An empty module.
     pub fn new(name: impl Into<String>) -> Module {
-        Module { name: name.into(), symbols: vec![], weights: vec![], functions: vec![] }
+        let (notes, symbols, weights, functions) = (vec![], vec![], vec![], vec![]);
+        Module { name: name.into(), notes, symbols, weights, functions }
     }
 
     /// Declares a symbol.
@@ -144,7 +176,7 @@ impl Module {
     /// Declares a weight that is used in the dtype it is stored in.
     pub fn add_weight(&mut self, name: impl Into<String>, ty: Type) -> WeightId {
         let stored = ty.dtype;
-        self.weights.push(Weight { name: name.into(), ty, stored });
+        self.weights.push(Weight { name: name.into(), ty, stored, digest: None });
         WeightId(self.weights.len() as u32 - 1)
     }
 
@@ -152,6 +184,20 @@ impl Module {
     pub fn add_function(&mut self, function: Function) -> FuncId {
         self.functions.push(function);
         FuncId(self.functions.len() as u32 - 1)
+    }
+
+    /// The note named `name`.
+    pub fn note(&self, name: &str) -> Option<&str> {
+        self.notes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Sets the note named `name`.
+    pub fn set_note(&mut self, name: &str, value: impl Into<String>) {
+        let value = value.into();
+        match self.notes.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = value,
+            None => self.notes.push((name.to_string(), value)),
+        }
     }
 
     /// The function named `name`.
@@ -162,6 +208,15 @@ impl Module {
     /// The symbol named `name`.
     pub fn symbol(&self, name: &str) -> Option<SymbolId> {
         self.symbols.iter().position(|s| s.name == name).map(|i| SymbolId(i as u32))
+    }
+
+    /// Leaves it to the back end how kernels are tiled.
+    pub fn clear_tiles(&mut self) {
+        for inst in self.functions.iter_mut().flat_map(|function| &mut function.insts) {
+            if let Op::Gemm { attr } = &mut inst.op {
+                attr.tiles = Tiles::default();
+            }
+        }
     }
 
     /// The largest extent that `dim` takes.

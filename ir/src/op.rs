@@ -232,6 +232,25 @@ pub struct GemmOutput {
     pub store: Store,
 }
 
+/// How the kernels of an op are tiled, by program; where it is not said, the back end chooses. A pass
+/// that changes the op leaves it out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tiles {
+    /// Of the kernel for many tokens.
+    pub prefill_tiles: Option<Tiling>,
+    /// Of the kernel for one token.
+    pub decode_tiles: Option<Tiling>,
+}
+
+/// Sizes of tiles: `matrix(rows = 64, columns = 128)`. What they mean is the generator's business.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tiling {
+    /// The generator of the kernel, by the back end's name for it.
+    pub generator: String,
+    /// Sizes by name; the back end chooses those that are left out.
+    pub sizes: Vec<(String, u32)>,
+}
+
 /// `gemm x, [norm weight], weights…, extras…`.
 ///
 /// x is `f32[M, K]`; weight i is `[N_i, K]` in any stored form; `#i = prologue(x) · W_iᵀ`, `[M, N_i]`
@@ -244,6 +263,8 @@ pub struct GemmAttr {
     pub prologue: Option<Prologue>,
     /// The outputs.
     pub outputs: Vec<GemmOutput>,
+    /// How its kernels are tiled; nothing that it computes.
+    pub tiles: Tiles,
 }
 
 impl GemmAttr {

@@ -4,7 +4,7 @@ use crate::builder::FunctionBuilder;
 use crate::expr::{BinaryOp, Expr, F32, UnaryOp};
 use crate::interp::{Data, Interpreter, Real, Tensor};
 use crate::module::{FuncId, Module, SymbolId, ValueId};
-use crate::op::{AttentionAttr, GemmAttr, GemmOutput, Op, Prologue, Store};
+use crate::op::{AttentionAttr, GemmAttr, GemmOutput, Op, Prologue, Store, Tiles, Tiling};
 use crate::storage::quantize;
 use crate::types::{DType, Dim, Layout, Shape, Type};
 use crate::weights::Weights;
@@ -160,6 +160,9 @@ pub fn mutate(text: &str, random: &mut Random) -> String {
 /// A module that verifies: random declarations, functions of random ops on whatever fits.
 pub fn module(random: &mut Random) -> Module {
     let mut module = Module::new(name(random, 0));
+    for note in 0..random.below(3) {
+        module.set_note(&name(random, note), name(random, 7));
+    }
     for i in 0..1 + random.below(3) {
         let min = 1 + random.below(3) as u64;
         module.add_symbol(name(random, i), min, min + random.below(4) as u64);
@@ -319,6 +322,11 @@ fn op(module: &Module, random: &mut Random) -> Op {
     }
 }
 
+fn tiling(random: &mut Random) -> Option<Tiling> {
+    let sizes = (0..random.below(3)).map(|i| (format!("size_{i}"), i as u32)).collect();
+    random.pick(&[None, Some(Tiling { generator: "matrix".into(), sizes })])
+}
+
 fn gemm(random: &mut Random) -> GemmAttr {
     let append = Store::Append { cache: 0, positions: 1 };
     GemmAttr {
@@ -330,5 +338,6 @@ fn gemm(random: &mut Random) -> GemmAttr {
                 store: random.pick(&[Store::Dense, append]),
             })
             .collect(),
+        tiles: Tiles { prefill_tiles: tiling(random), decode_tiles: tiling(random) },
     }
 }

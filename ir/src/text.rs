@@ -4,9 +4,11 @@
 //! `x,*` for any number with commas between, and `[x]` for at most one:
 //!
 //! ```text
-//! module   = "module" @name "{" symbol* weight* func* "}"
+//! module   = "module" @name "{" note* symbol* weight* func* "}"
+//! note     = "note" name "=" "text"                            for whoever wrote the module
 //! symbol   = "symbol" name "in" number "..=" number
 //! weight   = "weight" @name ":" type ["from" dtype]            stored in another dtype
+//!            ["blake3" "digits"]                               digest of the stored bytes
 //! func     = "func" @name "(" param,* ")" "->" "(" type,* ")" "{" inst* return "}"
 //! param    = value ":" type
 //! inst     = [value,* "="] op operand,* ["{" attribute,* "}"] ":" types

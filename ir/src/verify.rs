@@ -203,7 +203,7 @@ pub fn verify(module: Module) -> Result<Verified, VerifyError> {
 
 /// Checks a module.
 pub fn check(module: &Module) -> Result<(), VerifyError> {
-    let Module { name: _, symbols, weights, functions } = module;
+    let Module { name: _, notes: _, symbols, weights, functions } = module;
     check_symbols(symbols)?;
     check_weights(module, weights)?;
     let mut names = HashSet::new();
@@ -273,7 +273,7 @@ fn check_symbols(symbols: &[Symbol]) -> Result<(), VerifyError> {
 
 fn check_weights(module: &Module, weights: &[Weight]) -> Result<(), VerifyError> {
     let mut names = HashSet::new();
-    for Weight { name, ty, stored } in weights {
+    for Weight { name, ty, stored, digest: _ } in weights {
         let mut check = || {
             if !names.insert(name) {
                 return Err(Violation::DuplicateName);

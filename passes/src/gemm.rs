@@ -1,6 +1,6 @@
 //! A `gemm` taken apart, so that fusion can change its pieces and put it together again.
 
-use waveloom_ir::{Expr, F32, GemmAttr, GemmOutput, Inst, Op, Prologue, Store, ValueId};
+use waveloom_ir::{Expr, F32, GemmAttr, GemmOutput, Inst, Op, Prologue, Store, Tiles, ValueId};
 
 /// Largest expression that fusion makes, in nodes: an operand that is used twice is written twice, so
 /// a chain of such maps would grow without bound.
@@ -39,6 +39,7 @@ impl Gemm {
             weights: self.weights.len() as u32,
             prologue: self.norm.map(|(_, eps)| Prologue::RmsNorm { eps }),
             outputs: self.outputs,
+            tiles: Tiles::default(),
         };
         let mut operands = vec![self.x];
         operands.extend(self.norm.map(|(weight, _)| weight));

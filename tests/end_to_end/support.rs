@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use tempfile::TempDir;
-use waveloom_codegen_hip::compile::{CompileOptions, CompileReport, Silent, Source, compile};
+use waveloom_codegen_hip::compile::{
+    CompileOptions, CompileReport, IMPORT, Silent, Source, compile,
+};
 use waveloom_codegen_hip::{DecodeForm, Target};
 use waveloom_frontend::{ImportOptions, import};
 use waveloom_passes::WeightDtype;
@@ -67,6 +69,7 @@ pub fn compile_to(
     let source = Source {
         module: imported.module,
         weights: &imported.weights,
+        after: IMPORT,
         synthetic: None,
         stop_tokens: imported.info.stop_tokens,
         sections: vec![],

@@ -3,7 +3,9 @@
 use crate::support::{greedy, session_of};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use waveloom_codegen_hip::compile::{CompileOptions, CompileReport, Silent, Source, compile};
+use waveloom_codegen_hip::compile::{
+    CompileOptions, CompileReport, IMPORT, Silent, Source, compile,
+};
 use waveloom_codegen_hip::{DecodeForm, Target};
 use waveloom_frontend::{ImportOptions, import};
 use waveloom_passes::WeightDtype;
@@ -33,6 +35,7 @@ fn compiled(
     let source = Source {
         module: imported.module,
         weights: &imported.weights,
+        after: IMPORT,
         synthetic: Some(seed),
         stop_tokens: imported.info.stop_tokens,
         sections: vec![],

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 use waveloom_codegen_hip::compile::{
-    Clock, CompileOptions, CompiledTarget, Silent, Source, compile_schedule, compile_targets, write,
+    Clock, CompileOptions, CompiledTarget, IMPORT, Silent, Source, compile_schedule,
+    compile_targets, write,
 };
 use waveloom_codegen_hip::{DecodeForm, Target};
 use waveloom_frontend::{ImportOptions, Imported, import};
@@ -46,6 +47,7 @@ impl Prepared {
         let source = Source {
             module: imported.module.clone(),
             weights: &imported.weights,
+            after: IMPORT,
             synthetic: None,
             stop_tokens: vec![],
             sections: vec![],
@@ -360,6 +362,7 @@ fn run_again(reproducer: &Reproducer, module: &Module) -> Report {
     let source = Source {
         module: reproducer.operation.module.clone(),
         weights: &reproducer.weights,
+        after: IMPORT,
         synthetic: None,
         stop_tokens: vec![],
         sections: vec![],
@@ -396,6 +399,7 @@ fn drawn_weights_are_packed_and_verified() {
     let source = Source {
         module: imported.module.clone(),
         weights: &drawn,
+        after: IMPORT,
         synthetic: None,
         stop_tokens: vec![],
         sections: vec![],

@@ -9,13 +9,14 @@ mod real;
 mod sampling;
 pub mod scalar;
 mod section;
+pub(crate) mod tiles;
 mod work;
 
 use crate::Target;
 use crate::lower::KernelText;
 use instance::Instance;
 use thiserror::Error;
-use waveloom_ir::{Dim, Function, InstId, Module, Numerics};
+use waveloom_ir::{Dim, Function, InstId, Module, Numerics, Op, Tiles, Tiling};
 use waveloom_plan as plan;
 
 /// The symbols of every plan, in the plan's order: step tokens, cache length, cache capacity.
@@ -163,6 +164,39 @@ pub fn kernel_of_size(
     let op = Instance { module, function, inst, variant, target, captured, work_items };
     source.work = Some(work::work(&op)?);
     Ok(source)
+}
+
+/// How the kernel of `inst` of `function` is tiled in a program: as the op says, completed by what is
+/// reckoned; `None` where there is nothing to choose.
+pub fn tiling_of(
+    module: &Module,
+    function: &Function,
+    inst: InstId,
+    variant: Variant,
+    target: &Target,
+) -> Result<Option<Tiling>, KernelError> {
+    let inst = &function.insts[inst.index()];
+    let Op::Gemm { attr } = &inst.op else { return Ok(None) };
+    let (captured, work_items) = (false, 0);
+    let tiling = match target {
+        Target::Cpu(target) => {
+            let op = Instance { module, function, inst, variant, target, captured, work_items };
+            cpu::gemm::tiling(&op, attr)
+        }
+        Target::Gpu(target) => {
+            let op = Instance { module, function, inst, variant, target, captured, work_items };
+            gpu::gemm::tiling(&op, attr)
+        }
+    }?;
+    Ok(Some(tiling))
+}
+
+/// What an op says of how its kernel in a program is tiled.
+pub(crate) fn chosen_tiles(tiles: &Tiles, variant: Variant) -> Option<&Tiling> {
+    match variant {
+        Variant::Prefill => tiles.prefill_tiles.as_ref(),
+        Variant::Decode => tiles.decode_tiles.as_ref(),
+    }
 }
 
 /// The kernel that draws a token from `vocab` logits. Buffers: logits, sampling parameters, tokens,

@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::path::Path;
-use waveloom_codegen_hip::compile::{CompileOptions, Observer, Source, compile};
+use waveloom_codegen_hip::compile::{CompileOptions, IMPORT, Observer, Source, compile};
 use waveloom_codegen_hip::{DecodeForm, KernelDump, Target};
 use waveloom_frontend::{ImportOptions, import};
 use waveloom_passes::{PassError, PassEvent, WeightDtype};
@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let source = Source {
         module: imported.module,
         weights: &imported.weights,
+        after: IMPORT,
         synthetic: None,
         stop_tokens: imported.info.stop_tokens,
         sections,

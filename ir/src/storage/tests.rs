@@ -143,7 +143,7 @@ impl Weights for One {
 }
 
 fn declared(name: &str, stored: DType, ty: Type) -> Weight {
-    Weight { name: name.into(), ty, stored }
+    Weight { name: name.into(), ty, stored, digest: None }
 }
 
 #[test]

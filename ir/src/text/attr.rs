@@ -9,7 +9,9 @@ use super::parser::{ParseError, ParseProblem, Parser};
 use super::printer::{TypeText, function_name, symbol_name, weight_name};
 use crate::expr::{BinaryOp, Expr, F32, MAX_EXPR_DEPTH, UnaryOp};
 use crate::module::{FuncId, Module, SymbolId, WeightId};
-use crate::op::{AttentionAttr, DecodeLoopAttr, GemmAttr, GemmOutput, Prologue, Store};
+use crate::op::{
+    AttentionAttr, DecodeLoopAttr, GemmAttr, GemmOutput, Prologue, Store, Tiles, Tiling,
+};
 use crate::types::{DType, Dim, Layout, Shape, Type};
 use std::fmt::Write;
 
@@ -167,7 +169,8 @@ macro_rules! flat {
 }
 
 flat! {
-    GemmAttr { weights, prologue, outputs }
+    GemmAttr { weights, prologue, outputs, tiles }
+    Tiles { prefill_tiles, decode_tiles }
     AttentionAttr { heads, kv_heads, head_dim, scale, window, softcap }
     DecodeLoopAttr { step, stop_tokens }
 }
@@ -351,6 +354,28 @@ impl Attr for GemmOutput {
         let positions = parser.operand_index()?;
         parser.expect(")")?;
         Ok(GemmOutput { expr, store: Store::Append { cache, positions } })
+    }
+}
+
+/// `generator(size = 1, …)`.
+impl Attr for Tiling {
+    fn write(&self, out: &mut AttrWriter<'_>) {
+        out.push(format_args!("{}(", self.generator));
+        for (i, (name, size)) in self.sizes.iter().enumerate() {
+            let before = if i > 0 { ", " } else { "" };
+            out.push(format_args!("{before}{name} = {size}"));
+        }
+        out.push(")");
+    }
+    fn read(parser: &mut Parser<'_>) -> Read<Self> {
+        let generator = parser.identifier("the name of a generator")?;
+        parser.expect("(")?;
+        let sizes = parser.list(")", |parser| {
+            let name = parser.identifier("the name of a size")?;
+            parser.expect("=")?;
+            Ok((name, u32::read(parser)?))
+        })?;
+        Ok(Tiling { generator, sizes })
     }
 }
 

@@ -6,7 +6,7 @@ use super::printer::{TypeList, TypeText};
 use crate::expr::F32;
 use crate::infer::{InferError, infer};
 use crate::module::{
-    FuncId, Function, Inst, Module, Symbol, SymbolId, Value, ValueId, Weight, WeightId,
+    Digest, FuncId, Function, Inst, Module, Symbol, SymbolId, Value, ValueId, Weight, WeightId,
 };
 use crate::op::Op;
 use crate::types::{DType, Type};
@@ -284,6 +284,17 @@ impl<'t> Parser<'t> {
         Ok(F32(number))
     }
 
+    /// A name that needs no quotes.
+    pub(super) fn identifier(&mut self, expected: &str) -> Read<String> {
+        match *self.peek(0) {
+            Token::Ident(name) => {
+                self.skip(1);
+                Ok(name.to_string())
+            }
+            _ => Err(self.unexpected(expected)),
+        }
+    }
+
     /// `$i`.
     pub(super) fn operand_index(&mut self) -> Read<u32> {
         match *self.peek(0) {
@@ -369,11 +380,12 @@ impl<'t> Parser<'t> {
         self.expect("{")?;
         loop {
             match self.peek(0) {
+                Token::Ident("note") => self.note()?,
                 Token::Ident("symbol") => self.symbol_declaration()?,
                 Token::Ident("weight") => self.weight_declaration()?,
                 Token::Ident("func") => self.function()?,
                 Token::Punct("}") => break,
-                _ => return Err(self.unexpected("`symbol`, `weight`, `func` or `}`")),
+                _ => return Err(self.unexpected("`note`, `symbol`, `weight`, `func` or `}`")),
             }
         }
         self.skip(1);
@@ -381,6 +393,29 @@ impl<'t> Parser<'t> {
             Token::End => Ok(()),
             _ => Err(self.unexpected("the end of the text")),
         }
+    }
+
+    fn note(&mut self) -> Read<()> {
+        self.skip(1);
+        let at = self.at;
+        let name = self.symbol_name("a name")?;
+        if self.module.note(&name).is_some() {
+            return Err(self.error_at(at, ParseProblem::Duplicate { what: "note", name }));
+        }
+        self.expect("=")?;
+        let value = self.string("a text in quotes")?;
+        self.module.notes.push((name, value));
+        Ok(())
+    }
+
+    /// A text in quotes.
+    fn string(&mut self, expected: &str) -> Read<String> {
+        let Token::Quoted(text) = self.peek(0) else {
+            return Err(self.unexpected(expected));
+        };
+        let text = text.to_string();
+        self.skip(1);
+        Ok(text)
     }
 
     fn symbol_declaration(&mut self) -> Read<()> {
@@ -406,10 +441,19 @@ impl<'t> Parser<'t> {
         self.expect(":")?;
         let ty = Type::read(self)?;
         let stored = if self.eat_word("from") { DType::read(self)? } else { ty.dtype };
+        let digest = if self.eat_word("blake3") { Some(self.digest()?) } else { None };
         let id = WeightId(self.module.weights.len() as u32);
         self.names.weights.insert(name.clone(), id);
-        self.module.weights.push(Weight { name, ty, stored });
+        self.module.weights.push(Weight { name, ty, stored, digest });
         Ok(())
+    }
+
+    fn digest(&mut self) -> Read<Digest> {
+        const EXPECTED: &str = "a digest of 64 hexadecimal digits";
+        let text = self.string(EXPECTED)?;
+        let digest = Digest::parse(&text);
+        let problem = ParseProblem::Number { text, expected: EXPECTED };
+        digest.ok_or_else(|| self.error_at(self.at - 1, problem))
     }
 
     fn function(&mut self) -> Read<()> {

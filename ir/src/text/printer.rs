@@ -14,6 +14,9 @@ const PARAMS_ON_A_LINE: usize = 3;
 /// that no parser takes them for names.
 pub fn print(module: &Module) -> String {
     let mut out = format!("module @{} {{\n", Name(&module.name));
+    for (name, value) in &module.notes {
+        line(&mut out, format_args!("  note {} = {}", Name(name), Quoted(value)));
+    }
     for symbol in &module.symbols {
         line(
             &mut out,
@@ -24,6 +27,9 @@ pub fn print(module: &Module) -> String {
         let _ = write!(out, "  weight @{} : {}", Name(&weight.name), TypeText(module, &weight.ty));
         if weight.stored != weight.ty.dtype {
             let _ = write!(out, " from {}", weight.stored);
+        }
+        if let Some(digest) = weight.digest {
+            let _ = write!(out, " blake3 \"{digest}\"");
         }
         out.push('\n');
     }

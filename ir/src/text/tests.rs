@@ -61,6 +61,38 @@ module @m {
 "#);
 }
 
+#[test]
+fn what_is_for_resuming_round_trips() {
+    let digest = "0123456789abcdef".repeat(4);
+    let text = format!(
+        "\
+module @m {{
+  note after = \"choose-tiles\"
+  note \"a name\" = \"say \\\"so\\\"\"
+  symbol T in 1..=4
+  weight @w : f32[16, 4] from f16 blake3 \"{digest}\"
+
+  func @f(%0 \"x\": f32[T, 4]) -> (f32[T, 16]) {{
+    %1 = weight {{weight = @w}} : f32[16, 4]
+    %2 = gemm %0, %1 {{weights = 1, outputs = [#0], prefill_tiles = matrix(rows = 64, columns = 16), \
+         decode_tiles = vector()}} : f32[T, 16]
+    return %2
+  }}
+}}
+"
+    );
+    let module = parse(&text).unwrap();
+    assert_eq!(print(&module), text);
+    assert_eq!(module.note("after"), Some("choose-tiles"));
+    assert_eq!(module.weights[0].digest.unwrap().to_string(), digest);
+    let wrong = |from: &str, to: &str| problem(&text.replace(from, to));
+    insta::assert_snapshot!(wrong("\"a name\"", "after"), @"line 3, column 8: there is a note `after` already");
+    insta::assert_snapshot!(wrong("= \"choose-tiles\"", "= 3"), @"line 2, column 16: expected a text in quotes, found `3`");
+    insta::assert_snapshot!(wrong(&digest, "0x12"), @"line 5, column 42: `0x12` is not a digest of 64 hexadecimal digits");
+    insta::assert_snapshot!(wrong("rows = 64", "rows = -1"), @"line 9, column 82: `-1` is not a 32-bit number");
+    insta::assert_snapshot!(wrong("matrix(rows", "(rows"), @"line 9, column 62: expected the name of a generator, found `(`");
+}
+
 fn problem(text: &str) -> String {
     parse(text).expect_err("the text is wrong").to_string()
 }

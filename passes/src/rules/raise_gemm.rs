@@ -5,7 +5,7 @@ use super::Rule;
 use crate::egraph::view::{View, views};
 use crate::egraph::{Graph, Head, Term, const_elements, ops, shape};
 use egg::Id;
-use waveloom_ir::{Dim, Expr, GemmAttr, GemmOutput, Op, Store};
+use waveloom_ir::{Dim, Expr, GemmAttr, GemmOutput, Op, Store, Tiles};
 
 /// Products with a weight `[N, K]`, on either side.
 #[rustfmt::skip]
@@ -20,6 +20,7 @@ fn plain_gemm(x: Term, weight: Id) -> Term {
         weights: 1,
         prologue: None,
         outputs: vec![GemmOutput { expr: Expr::Acc(0), store: Store::Dense }],
+        tiles: Tiles::default(),
     };
     Term::Make(Op::Gemm { attr }, vec![x, weight.into()])
 }

@@ -275,6 +275,7 @@ pub fn gemm(b: &mut FunctionBuilder<'_>, x: ValueId, weight: ValueId) -> Built {
         weights: 1,
         prologue: None,
         outputs: vec![GemmOutput { expr: Expr::Acc(0), store: Store::Dense }],
+        tiles: waveloom_ir::Tiles::default(),
     };
     b.push1(Op::Gemm { attr }, &[x, weight])
 }

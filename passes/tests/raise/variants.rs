@@ -15,7 +15,8 @@ fn c(extent: u64) -> Dim {
 
 fn plain_gemm() -> Op {
     let outputs = vec![GemmOutput { expr: Expr::Acc(0), store: Store::Dense }];
-    Op::Gemm { attr: GemmAttr { weights: 1, prologue: None, outputs } }
+    let tiles = waveloom_ir::Tiles::default();
+    Op::Gemm { attr: GemmAttr { weights: 1, prologue: None, outputs, tiles } }
 }
 
 /// The variant becomes exactly `expected`, with the parameters as its operands.

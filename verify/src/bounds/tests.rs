@@ -37,6 +37,7 @@ fn largest_share(k: usize, dtype: DType, factors: Factors, round: &dyn Fn(f64) -
         weights: 1,
         prologue: None,
         outputs: vec![GemmOutput { expr: Expr::Acc(0), store: Store::Dense }],
+        tiles: waveloom_ir::Tiles::default(),
     };
     let input = tensor(&[m as u64, k as u64], &x);
     let operands = [Operand::Value(&input), Operand::Weight(&weight)];

@@ -1,6 +1,6 @@
 //! `compile`: a model to an artifact.
 
-use crate::dump::{Dump, IMPORT};
+use crate::dump::Dump;
 use crate::each::PassCheck;
 use crate::opt::PassTiming;
 use crate::progress::Progress;
@@ -11,7 +11,7 @@ use waveloom_cli::args::CompileArgs;
 use waveloom_cli::output::PendingFile;
 use waveloom_cli::{Failure, format, output};
 use waveloom_codegen_hip::compile::{
-    CompileOptions, CompileReport, Observer, Source, TargetReport, compile,
+    CHOOSE_TILES, CompileOptions, CompileReport, IMPORT, Observer, Source, TargetReport, compile,
 };
 use waveloom_codegen_hip::persistent::UnknownForm;
 use waveloom_codegen_hip::{KernelDump, Target};
@@ -89,6 +89,7 @@ pub fn failure(error: ImportError) -> Failure {
 fn source(imported: &Imported, synthetic: Option<u64>) -> Result<Source<'_>, Failure> {
     Ok(Source {
         module: imported.module.clone(),
+        after: IMPORT,
         weights: &imported.weights,
         synthetic,
         stop_tokens: imported.info.stop_tokens.clone(),
@@ -148,6 +149,7 @@ impl Observer for Watcher {
         schedule: &Schedule,
         memory: &MemoryPlan,
     ) -> Result<(), PassError> {
+        self.dump.module(CHOOSE_TILES, module, &self.progress);
         self.check.scheduled(module, schedule, memory)
     }
 

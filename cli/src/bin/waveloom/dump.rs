@@ -8,9 +8,6 @@ use waveloom_cli::{Failure, output};
 use waveloom_codegen_hip::KernelDump;
 use waveloom_ir::Module;
 
-/// The name that the module of the front end goes by, where passes have theirs.
-pub const IMPORT: &str = "import";
-
 /// Shows and keeps what the user wants to see of a compilation.
 ///
 /// The compiler's observer cannot fail, so the first failure is kept until the end.
@@ -52,7 +49,7 @@ impl Dump {
         self.passes = 1;
     }
 
-    /// The module after `pass`, or [`IMPORT`].
+    /// The module at a point of the compilation.
     pub fn module(&mut self, pass: &str, module: &Module, progress: &Progress) {
         let wanted = |after: &str| after == "all" || after == pass;
         if self.print_after.as_deref().is_some_and(wanted) {
@@ -67,7 +64,7 @@ impl Dump {
 
     /// A kernel in its forms.
     pub fn kernel(&mut self, dump: &KernelDump) {
-        let name = kernel_name(&dump.llvm_ir);
+        let name = &dump.name;
         let forms = [
             ("mlir", &dump.mlir),
             ("llvm.mlir", &dump.mlir_lowered),
@@ -106,11 +103,4 @@ impl Dump {
             self.failure.get_or_insert(failure);
         }
     }
-}
-
-/// The kernel that a module of LLVM IR defines; it defines one function.
-pub fn kernel_name(llvm_ir: &str) -> &str {
-    let signature = llvm_ir.lines().find(|line| line.starts_with("define "));
-    let name = signature.and_then(|line| line.split_once('@')?.1.split_once('('));
-    name.map_or("kernel", |(name, _)| name.trim_matches('"'))
 }

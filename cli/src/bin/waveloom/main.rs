@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use waveloom_cli::Failure;
 use waveloom_cli::args::{CompilerCli, CompilerCommand};
 use waveloom_codegen_hip::Target;
+use waveloom_codegen_hip::compile::points;
 use waveloom_passes::{PASSES, WeightDtype};
 
 fn main() -> ExitCode {
@@ -32,7 +33,7 @@ fn command() -> clap::Command {
     let dtypes = PossibleValuesParser::new(["keep"].into_iter().chain(dtypes));
     let dtypes_again = dtypes.clone();
     let passes = || PASSES.iter().map(|pass| pass.name);
-    let print_after = PossibleValuesParser::new(["all", dump::IMPORT].into_iter().chain(passes()));
+    let print_after = PossibleValuesParser::new(["all"].into_iter().chain(points()));
     let passes = PossibleValuesParser::new(["all"].into_iter().chain(passes()));
     CompilerCli::command()
         .mut_subcommand("compile", |compile| {

@@ -1,6 +1,5 @@
 //! `compile --report`: what happens in a compilation, kept for the report.
 
-use crate::dump::{IMPORT, kernel_name};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use waveloom_cli::report::compilation::{
 };
 use waveloom_cli::report::{Report, page};
 use waveloom_codegen_hip::KernelDump;
+use waveloom_codegen_hip::compile::IMPORT;
 use waveloom_ir::text::{print_attributes, print_type};
 use waveloom_ir::{Function, Module, ValueId};
 use waveloom_passes::{PassEvent, Provenance};
@@ -88,7 +88,7 @@ impl Recorder {
         if let Some(recording) = &mut self.wanted {
             recording.compilation.kernels.push(KernelTexts {
                 target: recording.target.clone(),
-                name: kernel_name(&dump.llvm_ir).to_string(),
+                name: dump.name.clone(),
                 mlir: dump.mlir.clone(),
                 llvm_ir: dump.llvm_ir.clone(),
                 assembly: dump.assembly.clone(),

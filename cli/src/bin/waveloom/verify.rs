@@ -7,8 +7,8 @@ use waveloom_cli::args::VerifyArgs;
 use waveloom_cli::{Failure, format, output};
 use waveloom_codegen_hip::Target;
 use waveloom_codegen_hip::compile::{
-    Clock, CompileOptions, CompiledTarget, Observer, Source, compile_schedule, compile_targets,
-    write,
+    CHOOSE_TILES, Clock, CompileOptions, CompiledTarget, IMPORT, Observer, Source,
+    compile_schedule, compile_targets, write,
 };
 use waveloom_codegen_hip::{DecodeForm, KernelDump};
 use waveloom_frontend::{ImportOptions, import};
@@ -57,6 +57,7 @@ fn run_model(args: &VerifyArgs) -> Result<Report, Failure> {
     let source = Source {
         module: imported.module.clone(),
         weights,
+        after: IMPORT,
         synthetic: None,
         stop_tokens: imported.info.stop_tokens.clone(),
         sections: sections(&imported)?,
@@ -84,9 +85,15 @@ fn run_again(args: &VerifyArgs) -> Result<Report, Failure> {
     let reproducer = Reproducer::read(&args.model)?;
     let name = args.target.as_ref().unwrap_or(&reproducer.facts.target);
     let target = Target::from_name(name)?;
+    let mut module = reproducer.operation.module.clone();
+    if *name != reproducer.facts.target {
+        // Tiles are for the target that they were chosen for.
+        module.clear_tiles();
+    }
     let source = Source {
-        module: reproducer.operation.module.clone(),
+        module,
         weights: &reproducer.weights,
+        after: CHOOSE_TILES,
         synthetic: None,
         stop_tokens: vec![],
         sections: vec![],

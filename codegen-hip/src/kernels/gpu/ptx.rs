@@ -51,6 +51,7 @@ fn gemm(dtype: DType, k: u64, n: u64, variant: Variant, chip: &Target) -> Kernel
         weights: 2,
         prologue: Some(Prologue::RmsNorm { eps: F32(1e-5) }),
         outputs: vec![GemmOutput { expr: product, store: Store::Dense }],
+        tiles: waveloom_ir::Tiles::default(),
     };
     let weight = Type::new(dtype, [n, k].map(Dim::Const));
     let types = [Type::f32([T, Dim::Const(k)]), Type::f32([Dim::Const(k)]), weight.clone(), weight];

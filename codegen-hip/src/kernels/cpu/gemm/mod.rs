@@ -23,15 +23,17 @@ mod tests;
 pub use crate::kernels::section::Rows;
 pub use spec::{GemmSpec, TileConfig};
 
+use crate::kernels::instance::Instance;
 use crate::kernels::section::check_extras;
-use crate::kernels::{ArgRole, KernelError, KernelSource, SYMBOLS, Variant};
+use crate::kernels::tiles::TileSizes;
+use crate::kernels::{ArgRole, KernelError, KernelSource, SYMBOLS, Variant, chosen_tiles};
 use crate::mlir::{Builder, Value};
 use crate::target::CpuTarget;
 use activations::Activations;
 use epilogue::Epilogue;
 use micro::{Micro, Next};
 use section::{Section, sections};
-use waveloom_ir::{Function, GemmAttr, GemmOutput, Inst, Layout, Module, Store, Type};
+use waveloom_ir::{Function, GemmAttr, GemmOutput, Inst, Layout, Module, Store, Tiling, Type};
 use waveloom_plan as plan;
 
 /// A kernel's fixed facts: spec, target, choices, and where things lie in scratch.
@@ -94,7 +96,16 @@ pub(crate) fn kernel_for(
 ) -> Result<KernelSource, KernelError> {
     let types: Vec<&Type> = inst.operands.iter().map(|v| function.ty(*v)).collect();
     let spec = GemmSpec::new(module, attr, &types, variant, target)?;
-    kernel(&spec, TileConfig::default_for(&spec, target), target)
+    let config = TileConfig::chosen(&spec, chosen_tiles(&attr.tiles, variant), target)?;
+    kernel(&spec, config, target)
+}
+
+/// How its kernel is tiled.
+pub(crate) fn tiling(op: &Instance<'_, CpuTarget>, attr: &GemmAttr) -> Result<Tiling, KernelError> {
+    let types: Vec<&Type> = op.inst.operands.iter().map(|v| op.function.ty(*v)).collect();
+    let spec = GemmSpec::new(op.module, attr, &types, op.variant, op.target)?;
+    let chosen = chosen_tiles(&attr.tiles, op.variant);
+    Ok(TileConfig::chosen(&spec, chosen, op.target)?.tiling())
 }
 
 /// The kernel of `spec` with the given tile sizes.

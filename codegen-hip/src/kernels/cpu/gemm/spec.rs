@@ -2,10 +2,11 @@
 
 use super::activations::Form;
 use crate::kernels::section::{self, Description, Rows};
+use crate::kernels::tiles::{TileSizes, unknown_generator, within};
 use crate::kernels::{KernelError, Variant, extent_expr};
 use crate::pack::PackedLayout;
 use crate::target::CpuTarget;
-use waveloom_ir::{DType, Dim, GemmAttr, GemmOutput, Module, Prologue, Type};
+use waveloom_ir::{DType, Dim, GemmAttr, GemmOutput, Module, Prologue, Tiling, Type};
 
 /// A `gemm` without its module: what the kernel depends on.
 #[derive(Clone, Debug)]
@@ -23,6 +24,16 @@ pub struct GemmSpec {
     /// Types of the extra operands.
     pub extras: Vec<Type>,
 }
+
+/// Most rows with accumulators in registers, and most tiles: a kernel is written out for all of them.
+const MOST_ROWS: u32 = 32;
+const MOST_TILES: u32 = 16;
+/// Most rows of a work item: its scratch holds them.
+const MOST_BLOCK_ROWS: u32 = 1024;
+/// Most tiles of a group, and most groups at a time.
+const MOST_GROUP_TILES: u32 = 256;
+/// Farthest prefetch, in bytes.
+const MOST_PREFETCH: u32 = 1 << 20;
 
 /// What a tuner may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +62,39 @@ impl TileConfig {
             Rows::One => TileConfig::one_row(),
             Rows::Many(_) => TileConfig::many_rows(spec, target),
         }
+    }
+
+    /// The sizes that the op chooses, and else good ones.
+    pub(super) fn chosen(
+        spec: &GemmSpec,
+        tiling: Option<&Tiling>,
+        target: &CpuTarget,
+    ) -> Result<TileConfig, KernelError> {
+        let reckoned = TileConfig::default_for(spec, target);
+        match tiling {
+            None => Ok(reckoned),
+            Some(tiling) if tiling.generator == TileConfig::GENERATOR => {
+                let config = reckoned.with(tiling)?;
+                config.check(config.problem(&spec.rows))
+            }
+            Some(tiling) => Err(unknown_generator(tiling, &[TileConfig::GENERATOR])),
+        }
+    }
+
+    /// Why the generator does not take these sizes, if so.
+    fn problem(&self, rows: &Rows) -> Option<String> {
+        if *rows == Rows::One && (self.rows, self.block_rows) != (1, 1) {
+            return Some("`rows` and `block_rows` must be 1, as x has one row".to_string());
+        }
+        if self.rows == 0 || !self.block_rows.is_multiple_of(self.rows) {
+            return Some("`block_rows` must be a multiple of `rows`".to_string());
+        }
+        within("rows", self.rows, 1, MOST_ROWS)
+            .or_else(|| within("block_rows", self.block_rows, 1, MOST_BLOCK_ROWS))
+            .or_else(|| within("tiles", self.tiles, 1, MOST_TILES))
+            .or_else(|| within("group_tiles", self.group_tiles, 1, MOST_GROUP_TILES))
+            .or_else(|| within("span_groups", self.span_groups, 1, MOST_GROUP_TILES))
+            .or_else(|| within("prefetch_bytes", self.prefetch_bytes, 0, MOST_PREFETCH))
     }
 
     fn one_row() -> TileConfig {
@@ -87,6 +131,36 @@ impl TileConfig {
             span_groups: 1,
             prefetch_bytes: 0,
         }
+    }
+}
+
+impl TileSizes for TileConfig {
+    const GENERATOR: &'static str = "cpu";
+
+    fn sizes(&self) -> Vec<(&'static str, u32)> {
+        let TileConfig { block_rows, rows, tiles, group_tiles, span_groups, prefetch_bytes } =
+            *self;
+        vec![
+            ("block_rows", block_rows),
+            ("rows", rows),
+            ("tiles", tiles),
+            ("group_tiles", group_tiles),
+            ("span_groups", span_groups),
+            ("prefetch_bytes", prefetch_bytes),
+        ]
+    }
+
+    fn set(&mut self, name: &str, size: u32) -> bool {
+        *match name {
+            "block_rows" => &mut self.block_rows,
+            "rows" => &mut self.rows,
+            "tiles" => &mut self.tiles,
+            "group_tiles" => &mut self.group_tiles,
+            "span_groups" => &mut self.span_groups,
+            "prefetch_bytes" => &mut self.prefetch_bytes,
+            _ => return false,
+        } = size;
+        true
     }
 }
 

@@ -656,7 +656,8 @@ impl Case {
         }
         let prologue = self.norm_eps.map(|eps| Prologue::RmsNorm { eps: F32(eps) });
         let weights = self.weights.len() as u32;
-        let attr = GemmAttr { weights, prologue, outputs: self.outputs.clone() };
+        let (outputs, tiles) = (self.outputs.clone(), waveloom_ir::Tiles::default());
+        let attr = GemmAttr { weights, prologue, outputs, tiles };
         let results = function.push(Op::Gemm { attr }, &operands).unwrap();
         let function = function.finish(&results);
         module.add_function(function);

@@ -52,10 +52,7 @@ impl TileConfig {
         if rows <= FEW_ROWS || !spec.k.is_multiple_of(PIECE.into()) {
             return None;
         }
-        let sections = spec.sections().ok()?;
-        let columns = config::column_unit(sections.iter().filter_map(|s| s.head_columns));
-        let weights: Vec<Vec<GpuLayout>> =
-            sections.iter().map(|section| layouts(spec, section)).collect();
+        let (columns, weights) = tiled(spec).ok()?;
         // Offsets of scales are 32 bits.
         let small = |layout: &GpuLayout| layout.bytes() - layout.scales_offset() < 1 << 31;
         let takes = weights
@@ -63,6 +60,26 @@ impl TileConfig {
             .all(|weights| config::multiplies(target, weights) && weights.iter().all(small));
         if takes { TileConfig::reckoned(rows, columns, &weights, target) } else { None }
     }
+}
+
+impl TileConfig {
+    /// Why the generator does not take these sizes for x of up to `rows` rows, if so.
+    pub(super) fn problem(
+        &self,
+        spec: &GemmSpec,
+        rows: u64,
+        target: &GpuTarget,
+    ) -> Result<Option<String>, KernelError> {
+        let (columns, weights) = tiled(spec)?;
+        Ok(self.refusal(rows, columns, &weights, target))
+    }
+}
+
+/// Columns that a tile must have a multiple of, and the weights of each section.
+fn tiled(spec: &GemmSpec) -> Result<(u64, Vec<Vec<GpuLayout>>), KernelError> {
+    let sections = spec.sections()?;
+    let columns = config::column_unit(sections.iter().filter_map(|s| s.head_columns));
+    Ok((columns, sections.iter().map(|section| layouts(spec, section)).collect()))
 }
 
 /// The kernel of `spec` for x of up to `rows` rows with the given tiles.

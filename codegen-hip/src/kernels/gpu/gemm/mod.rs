@@ -18,21 +18,73 @@ pub use spec::GemmSpec;
 use super::Instance;
 use crate::kernels::instance::Draft;
 use crate::kernels::section::Rows;
-use crate::kernels::{KernelError, KernelSource, SYMBOLS};
+use crate::kernels::tiles::{TileSizes, unknown_generator};
+use crate::kernels::{KernelError, KernelSource, SYMBOLS, chosen_tiles};
 use crate::mlir::{Builder, Elem, Value};
-use waveloom_ir::{GemmAttr, Store};
+use waveloom_ir::{GemmAttr, Store, Tiling};
 use waveloom_plan as plan;
 
 /// The kernel.
 pub(super) fn kernel(op: &Instance<'_>, attr: &GemmAttr) -> Result<KernelSource, KernelError> {
     let spec = GemmSpec::new(op, attr)?;
-    let rows = op.module.max_extent(op.operand(0).shape[0]);
-    let tiles = matrix::TileConfig::default_for(&spec, rows, op.target);
-    if let Some(config) = tiles.filter(|_| spec.rows != Rows::One) {
-        return matrix::kernel(&spec, rows, config, op.target);
+    match Tiled::chosen(op, attr, &spec)? {
+        Tiled::Matrix(rows, config) => matrix::kernel(&spec, rows, config, op.target),
+        Tiled::Vector(config) => gemv::kernel(&spec, config, op.target),
     }
-    let config = gemv::TileConfig::default_for(&spec, op.target)?;
-    gemv::kernel(&spec, config, op.target)
+}
+
+/// How its kernel is tiled.
+pub(in crate::kernels) fn tiling(
+    op: &Instance<'_>,
+    attr: &GemmAttr,
+) -> Result<Tiling, KernelError> {
+    let spec = GemmSpec::new(op, attr)?;
+    Ok(match Tiled::chosen(op, attr, &spec)? {
+        Tiled::Matrix(_, config) => config.tiling(),
+        Tiled::Vector(config) => config.tiling(),
+    })
+}
+
+/// The generator of a kernel, with its sizes.
+enum Tiled {
+    /// `matrix`, for x of up to so many rows.
+    Matrix(u64, matrix::TileConfig),
+    /// `gemv`.
+    Vector(gemv::TileConfig),
+}
+
+impl Tiled {
+    /// As the op says, and else what should be best.
+    fn chosen(op: &Instance<'_>, attr: &GemmAttr, spec: &GemmSpec) -> Result<Tiled, KernelError> {
+        const MATRIX: &str = matrix::TileConfig::GENERATOR;
+        const VECTOR: &str = gemv::TileConfig::GENERATOR;
+        let rows = op.module.max_extent(op.operand(0).shape[0]);
+        let matrix = || {
+            let many = spec.rows != Rows::One;
+            many.then(|| matrix::TileConfig::default_for(spec, rows, op.target)).flatten()
+        };
+        let Some(tiling) = chosen_tiles(&attr.tiles, op.variant) else {
+            return Ok(match matrix() {
+                Some(config) => Tiled::Matrix(rows, config),
+                None => Tiled::Vector(gemv::TileConfig::default_for(spec, op.target)?),
+            });
+        };
+        match (tiling.generator.as_str(), matrix()) {
+            (MATRIX, Some(reckoned)) => {
+                let config = reckoned.with(tiling)?;
+                let problem = config.problem(spec, rows, op.target)?;
+                Ok(Tiled::Matrix(rows, config.check(problem)?))
+            }
+            (VECTOR, _) => {
+                let reckoned = gemv::TileConfig::default_for(spec, op.target)?;
+                let config = reckoned.with(tiling)?;
+                let problem = config.problem(spec, op.target);
+                Ok(Tiled::Vector(config.check(problem)?))
+            }
+            (_, None) => Err(unknown_generator(tiling, &[VECTOR])),
+            (_, Some(_)) => Err(unknown_generator(tiling, &[MATRIX, VECTOR])),
+        }
+    }
 }
 
 /// The kernel's arguments as values.

@@ -121,6 +121,7 @@ impl Case {
                 .into_iter()
                 .map(|expr| GemmOutput { expr, store: Store::Dense })
                 .collect(),
+            tiles: waveloom_ir::Tiles::default(),
         };
         operands.extend(weights);
         Case { tokens: m, attr, operands, variant: Variant::Prefill }

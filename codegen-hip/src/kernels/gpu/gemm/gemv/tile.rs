@@ -5,6 +5,7 @@ use super::stream::Bundle;
 use crate::kernels::KernelError;
 use crate::kernels::gpu::gemm::GemmSpec;
 use crate::kernels::section::{Rows, Section, least_common_multiple};
+use crate::kernels::tiles::{TileSizes, within};
 use crate::target::GpuTarget;
 use waveloom_plan as plan;
 
@@ -16,6 +17,10 @@ const MOST_ROWS: u32 = 8;
 const WORKGROUP: u32 = 256;
 /// Most work-items of a workgroup: more would have few registers each.
 const MOST_WORK_ITEMS: u32 = 512;
+/// Most tiles whose sums a wave has: a kernel is written out for all of them.
+const MOST_TILES: u32 = 8;
+/// Fewest bytes of a slab.
+const LEAST_SLAB: u32 = 1024;
 
 /// Vector registers that instructions can name.
 const REGISTERS: u32 = 256;
@@ -76,6 +81,55 @@ impl TileConfig {
             config = halved;
         }
         Ok(config)
+    }
+}
+
+impl TileConfig {
+    /// Why the generator does not take these sizes, if so. Whether they fit in the local data share
+    /// is found out as the kernel is made.
+    pub(in crate::kernels::gpu::gemm) fn problem(
+        &self,
+        spec: &GemmSpec,
+        target: &GpuTarget,
+    ) -> Option<String> {
+        if spec.rows == Rows::One && self.rows != 1 {
+            return Some("`rows` must be 1, as x has one row".to_string());
+        }
+        let waves = self.waves_n.checked_mul(self.waves_k).unwrap_or(0);
+        let most = MOST_WORK_ITEMS / target.wave;
+        if waves == 0 || waves > most {
+            return Some(format!("`waves_n` times `waves_k` must be within 1 and {most}"));
+        }
+        within("rows", self.rows, 1, MOST_ROWS)
+            .or_else(|| within("tiles", self.tiles, 1, MOST_TILES))
+            .or_else(|| within("slab_bytes", self.slab_bytes, LEAST_SLAB, target.lds_bytes))
+    }
+}
+
+impl TileSizes for TileConfig {
+    const GENERATOR: &'static str = "vector";
+
+    fn sizes(&self) -> Vec<(&'static str, u32)> {
+        let TileConfig { rows, tiles, waves_n, waves_k, slab_bytes } = *self;
+        vec![
+            ("rows", rows),
+            ("tiles", tiles),
+            ("waves_n", waves_n),
+            ("waves_k", waves_k),
+            ("slab_bytes", slab_bytes),
+        ]
+    }
+
+    fn set(&mut self, name: &str, size: u32) -> bool {
+        *match name {
+            "rows" => &mut self.rows,
+            "tiles" => &mut self.tiles,
+            "waves_n" => &mut self.waves_n,
+            "waves_k" => &mut self.waves_k,
+            "slab_bytes" => &mut self.slab_bytes,
+            _ => return false,
+        } = size;
+        true
     }
 }
 

@@ -4,6 +4,7 @@ use super::division::{Division, LEAST_RUN};
 use super::fragments::factors;
 use super::product::op;
 use crate::kernels::section::least_common_multiple;
+use crate::kernels::tiles::{TileSizes, within};
 use crate::pack::gpu::{GpuLayout, TILE_ROWS};
 use crate::target::{GpuTarget, MatrixLayout, MatrixType};
 use waveloom_ir::DType;
@@ -55,6 +56,8 @@ const UNPACKED: u32 = 32;
 const OTHERS: u32 = 40;
 /// Most registers of a lane for pieces of x on their way.
 const MOST_PIECES: u32 = 32;
+/// Most rows of a tile.
+const MOST_TILE_ROWS: u32 = 128;
 /// Most columns of a tile, where a head has no more.
 const MOST_COLUMNS: u64 = 256;
 /// Most banks of the local data share.
@@ -122,6 +125,76 @@ impl TileConfig {
     }
 }
 
+impl TileConfig {
+    /// Why it is none of the configurations that the generator takes, if so.
+    pub(super) fn refusal(
+        &self,
+        rows: u64,
+        columns: u64,
+        sections: &[Vec<GpuLayout>],
+        target: &GpuTarget,
+    ) -> Option<String> {
+        let shape = Shape { rows, sections, target };
+        let (waves, depth) = (WORKGROUP / target.wave, shape.depth());
+        let [row_waves, column_waves] = self.waves;
+        let all = row_waves.checked_mul(column_waves);
+        if all != Some(waves) || !row_waves.is_power_of_two() {
+            return Some(format!(
+                "`row_waves` times `column_waves` must be {waves}, both powers of two"
+            ));
+        }
+        if self.depth != depth {
+            return Some(format!("`depth` must be {depth} for these weights"));
+        }
+        if !self.rows.is_power_of_two() {
+            return Some("`rows` must be a power of two".to_string());
+        }
+        let most = MOST_COLUMNS.max(columns);
+        if !u64::from(self.columns).is_multiple_of(columns) || u64::from(self.columns) > most {
+            return Some(format!("`columns` must be a multiple of {columns}, at most {most}"));
+        }
+        if matches!(self.division, Division::Tiles { splits: 0 } | Division::Runs { workgroups: 0 })
+        {
+            return Some("there must be a workgroup".to_string());
+        }
+        within("rows", self.rows, 16, MOST_TILE_ROWS)
+            .or_else(|| shape.misfit(self).map(str::to_string))
+    }
+}
+
+impl TileSizes for TileConfig {
+    const GENERATOR: &'static str = "matrix";
+
+    fn sizes(&self) -> Vec<(&'static str, u32)> {
+        let TileConfig { rows, columns, waves: [row_waves, column_waves], depth, division } = *self;
+        vec![
+            ("rows", rows),
+            ("columns", columns),
+            ("row_waves", row_waves),
+            ("column_waves", column_waves),
+            ("depth", depth),
+            match division {
+                Division::Tiles { splits } => ("splits", splits),
+                Division::Runs { workgroups } => ("workgroups", workgroups),
+            },
+        ]
+    }
+
+    fn set(&mut self, name: &str, size: u32) -> bool {
+        match name {
+            "rows" => self.rows = size,
+            "columns" => self.columns = size,
+            "row_waves" => self.waves[0] = size,
+            "column_waves" => self.waves[1] = size,
+            "depth" => self.depth = size,
+            "splits" => self.division = Division::Tiles { splits: size },
+            "workgroups" => self.division = Division::Runs { workgroups: size },
+            _ => return false,
+        }
+        true
+    }
+}
+
 /// What the choice depends on.
 struct Shape<'a> {
     rows: u64,
@@ -135,7 +208,7 @@ impl Shape<'_> {
         let waves = WORKGROUP / self.target.wave;
         let depth = self.depth();
         let mut found = vec![];
-        for rows in [16, 32, 64, 128] {
+        for rows in [16, 32, 64, MOST_TILE_ROWS] {
             for columns in (columns..=MOST_COLUMNS.max(columns)).step_by(columns as usize) {
                 for along in (0..=waves.ilog2()).map(|bit| 1 << bit) {
                     let waves = [along, waves / along];
@@ -166,6 +239,11 @@ impl Shape<'_> {
     }
 
     fn fits(&self, config: &TileConfig) -> bool {
+        self.misfit(config).is_none()
+    }
+
+    /// Why a configuration would not run, or spill.
+    fn misfit(&self, config: &TileConfig) -> Option<&'static str> {
         let [rows, columns] = [config.rows, config.columns];
         let whole = rows.is_multiple_of(16 * config.waves[0])
             && columns.is_multiple_of(16 * config.waves[1]);
@@ -179,7 +257,17 @@ impl Shape<'_> {
         let ahead = !narrow || sums + held <= MOST_NARROW;
         let pieces = (4..=MOST_PIECES).contains(&pieces);
         let shared = self.shared_bytes(config) <= self.target.lds_bytes;
-        whole && sums <= most && ahead && pieces && shared && self.divides(config)
+        let divides = || self.divides(config);
+        match () {
+            () if !whole => {
+                Some("rows and columns must be multiples of 16 for each wave along them")
+            }
+            () if sums > most || !ahead => Some("the tile needs more registers than there are"),
+            () if !pieces => Some("a work-item would have too few or too many pieces of x"),
+            () if !shared => Some("the tile needs more of the local data share than there is"),
+            () if !divides() => Some("the parts that K is divided into are too short, or too many"),
+            () => None,
+        }
     }
 
     /// Bytes of the local data share: for two blocks of activations, or the sums of 16 rows with
