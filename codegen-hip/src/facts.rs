@@ -14,7 +14,7 @@ use waveloom_plan::{CodeFacts, LoopFacts};
 pub fn code_facts(assembly: &str, kernel: &KernelText, target: &GpuTarget) -> CodeFacts {
     match target.platform {
         Platform::Amd => amd_facts(assembly, kernel, target),
-        Platform::Nvidia => ptx::facts(assembly, kernel),
+        Platform::Nvidia => ptx::facts(assembly, kernel, target),
     }
 }
 

@@ -40,23 +40,20 @@ use waveloom_plan::CodeFacts;
 const PASSES: &str = "function(simplifycfg,early-cse<memssa>,instcombine<no-verify-fixpoint>,\
                       loop-mssa(licm),gvn,instcombine<no-verify-fixpoint>,simplifycfg)";
 
-/// The same for AMD GPUs: loops test at their end, so that a loop is one block, which is what the
-/// back end schedules; and hidden arguments that a kernel can do without are found out.
-const AMD_PASSES: &str = "function(simplifycfg,early-cse<memssa>,instcombine<no-verify-fixpoint>,\
+/// The same for GPUs: loops test at their end, so that a loop is one block, which is what the AMD
+/// back end schedules. (For NVIDIA GPUs LLVM's code generation has no scheduling to speak of: the
+/// driver's compiler does that.)
+const GPU_PASSES: &str = "function(simplifycfg,early-cse<memssa>,instcombine<no-verify-fixpoint>,\
                           loop-mssa(loop-rotate<header-duplication>,licm),gvn,\
-                          instcombine<no-verify-fixpoint>,simplifycfg),amdgpu-attributor";
-
-/// The same for NVIDIA GPUs, where LLVM's code generation has no scheduling to speak of: the driver's
-/// compiler does that.
-const NVIDIA_PASSES: &str = "function(simplifycfg,early-cse<memssa>,\
-                             instcombine<no-verify-fixpoint>,\
-                             loop-mssa(loop-rotate<header-duplication>,licm),gvn,\
-                             instcombine<no-verify-fixpoint>,simplifycfg)";
+                          instcombine<no-verify-fixpoint>,simplifycfg)";
 
 /// Then, where a kernel has functions: they become part of it. Not before, so that nothing is moved
 /// from one into the loop around all.
 const INLINE: &str = "always-inline,function(simplifycfg,early-cse<memssa>,\
-                      instcombine<no-verify-fixpoint>,simplifycfg),amdgpu-attributor";
+                      instcombine<no-verify-fixpoint>,simplifycfg)";
+
+/// Last on AMD GPUs: hidden arguments that a kernel can do without are found out.
+const AMD_LAST: &str = "amdgpu-attributor";
 
 /// What kernels' variable in shared memory is called in PTX: as nothing else is.
 pub(crate) const PTX_SHARED: &str = "waveloom_shared";
@@ -65,7 +62,7 @@ pub(crate) const PTX_SHARED: &str = "waveloom_shared";
 const CODE_OBJECT_VERSION: u64 = 500;
 
 /// The code of a kernel as a generator writes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelText {
     /// Its symbol.
     pub name: String,
@@ -76,18 +73,16 @@ pub struct KernelText {
     /// Waves that a SIMD of a GPU shall be able to hold at once, at least; 0 on a CPU. 1 asks for
     /// nothing.
     pub planned_waves: u32,
+    /// Registers of a work-item that the driver of an NVIDIA GPU, which assigns them, must not exceed.
+    pub most_registers: Option<u32>,
 }
 
 impl KernelText {
     /// The same code under another symbol.
     pub fn named(&self, name: &str) -> KernelText {
         let (old, new) = (format!("func.func @{}(", self.name), format!("func.func @{name}("));
-        KernelText {
-            name: name.to_string(),
-            mlir: self.mlir.replacen(&old, &new, 1),
-            workgroup: self.workgroup,
-            planned_waves: self.planned_waves,
-        }
+        let mlir = self.mlir.replacen(&old, &new, 1);
+        KernelText { name: name.to_string(), mlir, ..*self }
     }
 }
 
@@ -235,7 +230,7 @@ pub(crate) fn assemble(text: &str, target: &Target) -> Result<Vec<u8>, CodegenEr
         set_code_object_version(&module, &context);
     }
     let name = "metadata".to_string();
-    let kernel = KernelText { name, mlir: String::new(), workgroup: 0, planned_waves: 0 };
+    let kernel = KernelText { name, ..KernelText::default() };
     let back_end = BackEnd { kernel: &kernel, target };
     let machine = back_end.machine()?;
     module.set_triple(&machine.get_triple());
@@ -347,15 +342,17 @@ impl BackEnd<'_> {
         {
             shared.set_name(PTX_SHARED);
         }
-        let passes = match self.target {
-            Target::Cpu(_) => PASSES,
-            Target::Gpu(GpuTarget { platform: Platform::Amd, .. }) => {
-                set_code_object_version(module, context);
-                AMD_PASSES
-            }
-            Target::Gpu(GpuTarget { platform: Platform::Nvidia, .. }) => NVIDIA_PASSES,
+        let mut pipelines = match self.target {
+            Target::Cpu(_) => vec![PASSES],
+            Target::Gpu(_) => vec![GPU_PASSES],
         };
-        let pipelines = if has_functions { vec![passes, INLINE] } else { vec![passes] };
+        if has_functions {
+            pipelines.push(INLINE);
+        }
+        if let Target::Gpu(GpuTarget { platform: Platform::Amd, .. }) = self.target {
+            set_code_object_version(module, context);
+            pipelines.push(AMD_LAST);
+        }
         for passes in pipelines {
             module
                 .run_passes(passes, &machine, PassBuilderOptions::create())
@@ -373,7 +370,7 @@ impl BackEnd<'_> {
     /// and LLVM ignores a number that the workgroup or its LDS make impossible: hence the checks of
     /// `CodeFacts`.
     fn make_gpu_kernel(&self, function: FunctionValue, context: &LlvmContext, target: &GpuTarget) {
-        let KernelText { workgroup, planned_waves, .. } = *self.kernel;
+        let KernelText { workgroup, planned_waves, most_registers, .. } = *self.kernel;
         let mut attributes = vec![];
         match target.platform {
             Platform::Amd => {
@@ -395,6 +392,9 @@ impl BackEnd<'_> {
                 let groups = planned_waves * target.simds() * target.wave / workgroup.max(1);
                 if groups > 1 {
                     attributes.push(("nvvm.minctasm", groups.to_string()));
+                }
+                if let Some(registers) = most_registers {
+                    attributes.push(("nvvm.maxnreg", registers.to_string()));
                 }
             }
         }
@@ -457,7 +457,7 @@ mod tests {
 
     fn source(mlir: &str) -> KernelText {
         let (name, mlir) = ("k".to_string(), mlir.to_string());
-        KernelText { name, mlir, workgroup: 0, planned_waves: 0 }
+        KernelText { name, mlir, ..KernelText::default() }
     }
 
     #[test]

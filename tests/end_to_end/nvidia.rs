@@ -1,9 +1,14 @@
-//! Compiled models for NVIDIA GPUs: what can be read off the PTX of every kernel of the real model.
+//! Compiled models for NVIDIA GPUs: what can be read off the PTX of every kernel of the real model, and
+//! off the persistent one. Where there is a `ptxas` (environment variable `PTXAS`, or on the path), it
+//! assembles that.
 
-use crate::support::{compiled, smollm2};
+use crate::support::{compiled, compiled_as, file, smollm2};
+use std::path::Path;
+use std::process::Command;
+use waveloom_codegen_hip::DecodeForm;
 use waveloom_ir::DType;
 use waveloom_passes::WeightDtype;
-use waveloom_plan::Artifact;
+use waveloom_plan::{Artifact, Plan};
 
 /// Every NVIDIA GPU.
 const CHIPS: [&str; 3] = ["sm_80", "sm_89", "sm_90"];
@@ -37,4 +42,85 @@ fn the_ptx_of_every_kernel_is_what_was_planned() {
             }
         }
     }
+}
+
+/// The text of a kernel in PTX, from its parameters on.
+fn entry<'a>(ptx: &'a str, kernel: &str) -> &'a str {
+    let (_, rest) = ptx.split_once(&format!(".visible .entry {kernel}(")).expect("its entry");
+    rest.split_once("\n}\n").map_or(rest, |(text, _)| text)
+}
+
+/// The number that follows a directive.
+fn directive(text: &str, name: &str) -> u32 {
+    let (_, rest) = text.split_once(name).unwrap_or_else(|| panic!("no {name}"));
+    rest.trim_start().split([',', '\n']).next().and_then(|n| n.parse().ok()).expect("a number")
+}
+
+/// What NVIDIA's assembler says of a kernel's registers and memory, if there is one.
+fn assembled(ptx: &str, chip: &str, kernel: &str) -> Option<String> {
+    let ptxas = std::env::var_os("PTXAS").unwrap_or("ptxas".into());
+    if Command::new(&ptxas).arg("--version").output().is_err() {
+        eprintln!("skipped: no ptxas: set PTXAS, or put it on the path");
+        return None;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let [input, output] = ["kernels.ptx", "kernels.cubin"].map(|name| folder.path().join(name));
+    std::fs::write(&input, ptx).expect("it is written");
+    let run = Command::new(ptxas).args(["-v", "-arch", chip, "-o"]).args([output, input]).output();
+    let run = run.expect("it runs");
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.success(), "{said}");
+    let (_, rest) = said.split_once(&format!("entry function '{kernel}'")).expect("the kernel");
+    Some(rest.split("Compiling entry").next().unwrap_or(rest).to_string())
+}
+
+/// A decode step as one kernel: as many streams as the chip has multiprocessors, registers bounded so
+/// that each holds its workgroup, and all that orders streams.
+fn check_persistent(path: &Path, chips: &[&str]) {
+    let compiled =
+        compiled_as(path, WeightDtype::Keep, &chips.join(","), DecodeForm::Persistent(None));
+    let artifact = Artifact::open(&compiled.path).expect("the artifact opens");
+    for chip in chips {
+        let plan: Plan = artifact.plan(chip).expect("its plan");
+        let step = plan.persistent.as_ref().expect("a persistent step");
+        let multiprocessors = match *chip {
+            "sm_80" => 108,
+            "sm_89" => 128,
+            _ => 132,
+        };
+        assert_eq!(step.streams.len(), multiprocessors, "{chip}");
+        let kernel = &plan.kernels[step.kernel];
+        let ptx = std::str::from_utf8(artifact.code(chip).expect("its code")).expect("text");
+        let text = entry(ptx, &kernel.name);
+        assert_eq!(directive(text, ".reqntid"), kernel.workgroup, "{chip}");
+        let registers = directive(text, ".maxnreg").next_multiple_of(8);
+        assert!(registers * kernel.workgroup <= 64 << 10, "{chip}: {registers} registers");
+        assert!(kernel.facts.as_ref().is_some_and(|facts| facts.waves_per_simd > 0), "{chip}");
+        // The streams ask where they are; bodies are told.
+        assert_eq!(text.matches("%ctaid.x").count(), 1, "{chip}");
+        assert!(!text.contains(".local"), "{chip}: private memory");
+        let in_order = |words: &[&str]| {
+            words.iter().fold(text, |rest, word| {
+                rest.split_once(word).unwrap_or_else(|| panic!("{chip}: no {word} of {words:?}")).1
+            });
+        };
+        in_order(&["ld.relaxed.gpu", "nanosleep", "fence.acq_rel.gpu", "bar"]);
+        assert!(text.contains("prefetch.global.L2"), "{chip}");
+        in_order(&["mma.sync", "bar.sync", "fence.acq_rel.gpu", "add.u32", "st.release.gpu"]);
+        if let Some(said) = assembled(ptx, chip, &kernel.name) {
+            assert!(said.contains("0 bytes stack frame, 0 bytes spill stores"), "{chip}: {said}");
+        }
+    }
+}
+
+#[test]
+fn tiny_persistent_steps_fit() {
+    check_persistent(&file("fixtures/tiny/llama"), &CHIPS);
+    check_persistent(&file("fixtures/tiny/gguf/mixed.gguf"), &["sm_90"]);
+}
+
+#[test]
+fn the_persistent_step_of_smollm2_fits() {
+    let Some(path) = smollm2() else { return };
+    check_persistent(&path, &["sm_80", "sm_90"]);
 }

@@ -2,23 +2,33 @@
 
 use super::{Dialect, Line, hot_loop};
 use crate::lower::KernelText;
+use crate::target::GpuTarget;
 use waveloom_plan::{CodeFacts, LoopFacts};
 
 const PTX: Dialect = Dialect { jumps: |mnemonic| mnemonic.starts_with("bra"), count };
 
-/// Reads off a kernel's PTX what it says. Registers are not in it, nor what a multiprocessor can
-/// hold of the kernel.
-pub(super) fn facts(text: &str, kernel: &KernelText) -> CodeFacts {
+/// Reads off a kernel's PTX what it says. Registers are not in it; where it bounds them, the bound
+/// says how much of the kernel a multiprocessor can hold at least.
+pub(super) fn facts(text: &str, kernel: &KernelText, target: &GpuTarget) -> CodeFacts {
     let statements = statements(text);
+    let lds_bytes = declared_bytes(text, ".shared");
+    let resident = |registers| target.occupancy(registers, lds_bytes, kernel.workgroup);
     let lines: Vec<Line<'_>> = statements.iter().filter_map(|text| line(text)).collect();
     CodeFacts {
         private_bytes: declared_bytes(text, ".local"),
-        lds_bytes: declared_bytes(text, ".shared"),
+        lds_bytes,
+        waves_per_simd: most_registers(text).map_or(0, resident),
         planned_waves_per_simd: kernel.planned_waves,
         instructions: lines.iter().filter(|line| line.is_instruction()).count() as u32,
         hot_loop: hot_loop(&lines, &PTX),
         ..CodeFacts::default()
     }
+}
+
+/// The registers that a work-item has at most by the text's own word: `.maxnreg 128`.
+fn most_registers(text: &str) -> Option<u32> {
+    let mut bounds = text.lines().filter_map(|line| line.trim().strip_prefix(".maxnreg"));
+    bounds.next()?.trim().parse().ok()
 }
 
 /// Bytes of the variables in a state space: `.shared .align 128 .b8 name[bytes];`.
@@ -115,8 +125,9 @@ $L__BB0_1:                              // =>This Inner Loop
 }
 ";
         let planned_waves = 3;
-        let (name, mlir) = ("k".to_string(), String::new());
-        let facts = facts(text, &KernelText { name, mlir, workgroup: 256, planned_waves });
+        let text_of = KernelText { workgroup: 256, planned_waves, ..KernelText::default() };
+        let target = GpuTarget::from_name("sm_80").unwrap();
+        let facts = facts(text, &text_of, &target);
         assert_eq!([facts.private_bytes, facts.lds_bytes, facts.instructions], [48, 1024, 7]);
         assert_eq!([facts.vgprs, facts.sgprs, facts.waves_per_simd], [0; 3]);
         let hot = facts.hot_loop.expect("the loop");

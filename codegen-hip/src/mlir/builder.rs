@@ -5,7 +5,7 @@
 //! nothing but this text: floating-point ops are never contracted or reassociated, `fma` is
 //! explicit.
 
-use super::gpu::{Hardware, hardware};
+use super::gpu::{Buffer, Hardware, hardware};
 use super::types::{Elem, Ty, Value};
 use crate::lower::KernelText;
 use crate::target::Platform;
@@ -95,8 +95,10 @@ pub(super) struct Gpu {
     pub hardware: &'static dyn Hardware,
     /// Whether numbers that f16 cannot hold become its largest.
     pub saturates: bool,
-    /// Sizes of buffers, where a buffer is an address.
-    pub buffer_bytes: HashMap<Value, Value>,
+    /// Registers of a work-item, at most, where LLVM is not who assigns them.
+    pub most_registers: Option<u32>,
+    /// What is to know of buffers, where a buffer is an address.
+    pub buffers: HashMap<Value, Buffer>,
 }
 
 /// A value that is a structure.
@@ -126,7 +128,8 @@ impl Builder {
             shared_bytes: 0,
             hardware: hardware(platform),
             saturates: false,
-            buffer_bytes: HashMap::new(),
+            most_registers: None,
+            buffers: HashMap::new(),
         };
         Builder { abi: Abi::Gpu(gpu), ..Builder::new(name) }
     }
@@ -134,22 +137,26 @@ impl Builder {
     /// Ends the kernel.
     pub fn finish(self) -> KernelText {
         let Builder { name, body, abi, .. } = self;
-        let (globals, parameters, workgroup, planned_waves) = match &abi {
+        let (globals, parameters, workgroup, planned_waves, most_registers) = match &abi {
             Abi::Cpu => {
                 let parameters = [ARGS, FIRST, LAST, SCRATCH];
                 let list: Vec<String> =
                     parameters.iter().map(|p| format!("{p}: {}", p.ty)).collect();
-                (String::new(), list.join(", "), 0, 0)
+                (String::new(), list.join(", "), 0, 0, None)
             }
-            Abi::Gpu(gpu) => {
-                (gpu.globals(), gpu.parameter_list(), gpu.workgroup, gpu.planned_waves)
-            }
+            Abi::Gpu(gpu) => (
+                gpu.globals(),
+                gpu.parameter_list(),
+                gpu.workgroup,
+                gpu.planned_waves,
+                gpu.most_registers,
+            ),
         };
         let mlir = format!(
             "module {{\n{globals}  func.func @{name}({parameters}) {{\n{body}    func.return\n  \
              }}\n}}\n"
         );
-        KernelText { name, mlir, workgroup, planned_waves }
+        KernelText { name, mlir, workgroup, planned_waves, most_registers }
     }
 
     /// What belongs to a GPU's kernel alone.

@@ -27,7 +27,17 @@ pub(super) trait Hardware: std::fmt::Debug {
     /// How LLVM calls a scope: `syncscope("…") `, or nothing.
     fn scope(&self, scope: Scope) -> &'static str;
     fn load_streamed(&self, k: &mut Builder, pointer: Value, ty: Ty, align: u32) -> Value;
-    fn resource_of(&self, k: &mut Builder, at: Value, bytes: Value, target: &GpuTarget) -> Value;
+    /// What `llvm.load` is told of loads that [`Builder::load_uniform`] promises something of.
+    fn uniform_load(&self) -> &'static str;
+    /// [`Builder::resource_of`]; `written`: other launches may write it meanwhile.
+    fn resource_of(
+        &self,
+        k: &mut Builder,
+        at: Value,
+        bytes: Value,
+        written: bool,
+        target: &GpuTarget,
+    ) -> Value;
     fn load_resource(
         &self,
         k: &mut Builder,
@@ -53,6 +63,8 @@ pub(super) trait Hardware: std::fmt::Debug {
     fn reciprocal_fast(&self, k: &mut Builder, x: Value) -> Value;
     fn opaque(&self, k: &mut Builder, value: Value, uniform: bool) -> Value;
     fn atomic_add_release(&self, k: &mut Builder, address: Value, value: Value, scope: Scope);
+    fn release_of_wave(&self, k: &mut Builder, scope: Scope);
+    fn prefetch_l2(&self, k: &mut Builder, address: Value);
     fn pause(&self, k: &mut Builder);
     fn keep(&self, k: &mut Builder, value: Value);
     fn opaque_with(&self, k: &mut Builder, value: Value, with: Value, uniform: bool) -> Value;
@@ -78,6 +90,15 @@ pub(super) enum Barrier {
     Shared,
     /// All that was written.
     All,
+}
+
+/// A buffer that is an address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Buffer {
+    /// How long it is.
+    pub bytes: Value,
+    /// Whether others may write it while the launch runs.
+    pub written: bool,
 }
 
 /// What lanes get that read outside of a buffer.
@@ -316,10 +337,10 @@ impl Builder {
         self.hardware().atomic_add_release(self, address, value, scope);
     }
 
-    /// What was written before is seen by who sees what is written after.
-    pub fn release(&mut self, scope: Scope) {
-        let line = format!("llvm.fence {}release", self.hardware().scope(scope));
-        self.line(&line);
+    /// Ahead of a barrier behind which one work-item stores or adds with release: that then is of
+    /// what this wave has written, too.
+    pub fn release_of_wave(&mut self, scope: Scope) {
+        self.hardware().release_of_wave(self, scope);
     }
 
     /// What is read from here on is at least as new as what was polled before.
@@ -331,6 +352,12 @@ impl Builder {
     /// Lets other waves go on for a moment.
     pub fn pause(&mut self) {
         self.hardware().pause(self);
+    }
+
+    /// Has a piece of global memory brought into the cache that all units share. Nothing waits for
+    /// it. Only of GPUs that have such an instruction.
+    pub fn prefetch_l2(&mut self, address: Value) {
+        self.hardware().prefetch_l2(self, address);
     }
 
     /// Keeps a value, of 32 bits or a vector of them, that nothing else uses.
@@ -374,6 +401,11 @@ impl Builder {
         self.plan_waves(target.occupancy(registers, shared_bytes, workgroup));
     }
 
+    /// A work-item has at most so many registers. Only of NVIDIA GPUs, whose driver assigns them.
+    pub fn bound_registers(&mut self, registers: u32) {
+        self.gpu().most_registers = Some(registers);
+    }
+
     /// Bytes of the local data share that have been claimed.
     pub fn shared_bytes(&mut self) -> u32 {
         self.gpu().shared_bytes
@@ -411,35 +443,37 @@ impl Builder {
     /// agree on.
     pub fn load_uniform(&mut self, pointer: Value, elem: Elem) -> Value {
         let (address, align) = (pointer.ty, elem.bytes());
+        let promise = self.hardware().uniform_load();
         let value = self.emit(elem.into(), |t| {
-            format!(
-                "llvm.load {pointer} invariant {{alignment = {align} : i64}} : {address} -> {t}"
-            )
+            format!("llvm.load {pointer} {promise}{{alignment = {align} : i64}} : {address} -> {t}")
         });
         self.first_lane(value)
     }
 
-    /// Loads an argument, an address or an `i64`, from a table that nobody writes, at an address
-    /// that all lanes agree on.
-    pub fn load_argument(&mut self, pointer: Value, elem: Elem) -> Value {
-        let address = pointer.ty;
+    /// Loads a number, or an address, from a table that nobody writes, at an address that all lanes
+    /// agree on.
+    pub fn load_table(&mut self, pointer: Value, elem: Elem) -> Value {
+        let (address, align) = (pointer.ty, elem.bytes());
         self.emit(elem.into(), |t| {
-            format!("llvm.load {pointer} invariant {{alignment = 8 : i64}} : {address} -> {t}")
+            format!(
+                "llvm.load {pointer} invariant {{alignment = {align} : i64}} : {address} -> {t}"
+            )
         })
     }
 
     /// Memory from the uniform address `pointer` on as a buffer: lanes whose offset is
-    /// [`Builder::OUTSIDE`] read zero and touch nothing.
+    /// [`Builder::OUTSIDE`] read zero and touch nothing. The launch writes nothing of what it loads,
+    /// but it may run while others do.
     pub fn resource(&mut self, pointer: Value, target: &GpuTarget) -> Value {
         let most = self.i32((Self::OUTSIDE as u32 - 1) as i32);
-        self.resource_of(pointer, most, target)
+        self.hardware().resource_of(self, pointer, most, true, target)
     }
 
     /// `bytes` (an `i32`) bytes of memory from the uniform address `pointer` on as a buffer: lanes
     /// whose offset is not in it read zero and touch nothing. There is at least one 16-byte piece,
-    /// and the launch writes none of it.
+    /// and nobody writes any of it while the launch runs.
     pub fn resource_of(&mut self, pointer: Value, bytes: Value, target: &GpuTarget) -> Value {
-        self.hardware().resource_of(self, pointer, bytes, target)
+        self.hardware().resource_of(self, pointer, bytes, false, target)
     }
 
     /// An offset in bytes that is in no buffer.

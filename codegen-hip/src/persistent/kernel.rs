@@ -18,24 +18,52 @@ use crate::lower::KernelText;
 use crate::mlir::builder::Cmp;
 use crate::mlir::gpu::Scope;
 use crate::mlir::{Builder, Elem, Value};
-use crate::target::GpuTarget;
+use crate::target::{GpuTarget, Platform};
 use std::fmt::Write;
 use waveloom_plan::persistent::{Encoded, Field, MAX_PREFETCHES, RECORD_WORDS, SyncLayout};
 
-/// Loads of a work-item for one prefetch.
-const PREFETCH_LOADS: u32 = 2;
-/// Bytes of a load.
+/// Bytes of a load, and what a prefetch is a multiple of.
 const LOAD_BYTES: u32 = 16;
 
-/// What a kernel asks the hardware for, and the parameter that a function gets instead.
-const PLACES: [(&str, &str); 2] = [
-    ("llvm.call_intrinsic \"llvm.amdgcn.workgroup.id.x\"() : () -> i32", "%workgroup"),
-    ("llvm.call_intrinsic \"llvm.amdgcn.workitem.id.x\"() : () -> i32", "%thread"),
-];
+/// How a work-item takes part in a prefetch.
+struct Ahead {
+    /// Turns that it has.
+    turns: u32,
+    /// Bytes that are its in a turn.
+    bytes: u32,
+    /// Whether an instruction does it. Otherwise it is a load, of which nothing is used.
+    instruction: bool,
+}
+
+/// How a platform brings weights into its caches.
+///
+/// AMD's chips load: not all of them have an instruction for it. NVIDIA's takes no register, and no
+/// wave waits for what it brings, so it goes further ahead; 32 bytes are the least that is brought.
+fn ahead(target: &GpuTarget) -> Ahead {
+    match target.platform {
+        Platform::Amd => Ahead { turns: 2, bytes: 16, instruction: false },
+        Platform::Nvidia => Ahead { turns: 4, bytes: 32, instruction: true },
+    }
+}
+
+/// The intrinsics by which a kernel asks the hardware where it is.
+fn asks(target: &GpuTarget) -> [&'static str; 2] {
+    match target.platform {
+        Platform::Amd => ["llvm.amdgcn.workgroup.id.x", "llvm.amdgcn.workitem.id.x"],
+        Platform::Nvidia => ["llvm.nvvm.read.ptx.sreg.ctaid.x", "llvm.nvvm.read.ptx.sreg.tid.x"],
+    }
+}
+
+/// Most registers that NVIDIA's instructions can name.
+const NAMED_REGISTERS: u32 = 255;
+
+/// The parameters that a function gets instead.
+const PLACES: [&str; 2] = ["%workgroup", "%thread"];
 
 /// Most bytes that a prefetch of a workgroup reads: all waves but the first take part.
 pub(super) fn prefetch_bytes(workgroup: u32, target: &GpuTarget) -> u32 {
-    PREFETCH_LOADS * LOAD_BYTES * (workgroup - target.wave.min(workgroup))
+    let Ahead { turns, bytes, .. } = ahead(target);
+    turns * bytes * (workgroup - target.wave.min(workgroup))
 }
 
 /// A kernel as a function of the persistent one.
@@ -49,7 +77,11 @@ pub(super) struct Body<'a> {
 
 impl<'a> Body<'a> {
     /// The function for an opcode.
-    pub fn new(opcode: usize, source: &'a KernelSource) -> Result<Body<'a>, String> {
+    pub fn new(
+        opcode: usize,
+        source: &'a KernelSource,
+        target: &GpuTarget,
+    ) -> Result<Body<'a>, String> {
         let name = format!("body_{opcode}");
         let unknown = || format!("the text of {} is not that of a kernel", source.text.name);
         let (head, rest) = source.text.mlir.split_once("  func.func @").ok_or_else(unknown)?;
@@ -57,13 +89,14 @@ impl<'a> Body<'a> {
         let (_, parameters) = parameters.split_once('(').ok_or_else(unknown)?;
         let code = code.strip_suffix("}\n").ok_or_else(unknown)?;
         let mut parameters = parameters.to_string();
-        for (_, parameter) in PLACES {
+        for parameter in PLACES {
             let separator = if parameters.is_empty() { "" } else { ", " };
             let _ = write!(parameters, "{separator}{parameter}: i32");
         }
         let mut text = format!("  func.func private @{name}({parameters}) {{\n{code}");
-        for (intrinsic, parameter) in PLACES {
-            text = text.replace(intrinsic, &format!("llvm.bitcast {parameter} : i32 to i32"));
+        for (intrinsic, parameter) in asks(target).into_iter().zip(PLACES) {
+            let ask = format!("llvm.call_intrinsic \"{intrinsic}\"() : () -> i32");
+            text = text.replace(&ask, &format!("llvm.bitcast {parameter} : i32 to i32"));
         }
         Ok(Body { source, name, text, shared_bytes: shared_bytes(head).ok_or_else(unknown)? })
     }
@@ -77,10 +110,12 @@ fn shared_bytes(head: &str) -> Option<u32> {
     size.split_once(' ')?.0.parse().ok()
 }
 
-/// The kernel that runs streams of these bodies, which have workgroups of one size.
+/// The kernel that runs streams of these bodies, which have workgroups of one size, so that a unit
+/// has room for `per_unit` workgroups if that can be had.
 pub(super) fn kernel(
     name: &str,
     bodies: &[Body<'_>],
+    per_unit: u32,
     target: &GpuTarget,
 ) -> Result<KernelText, String> {
     let sizes = || bodies.iter().map(|body| body.source.text.workgroup);
@@ -91,11 +126,20 @@ pub(super) fn kernel(
     let mut k = Builder::for_gpu(name, workgroup, target.platform);
     let [arguments, code, sync] = [0, 1, 2].map(|slot| k.arg_ptr(slot));
     k.shared(bodies.iter().map(|body| body.shared_bytes).max().unwrap_or(0));
+    if target.platform == Platform::Nvidia {
+        k.bound_registers(registers(workgroup, per_unit, target));
+    }
     Streams { bodies, target, workgroup, arguments, code, sync }.emit(&mut k);
     let mut text = k.finish();
     let functions: String = bodies.iter().map(|body| body.text.as_str()).collect();
     text.mlir = text.mlir.replacen("  func.func @", &format!("{functions}  func.func @"), 1);
     Ok(text)
+}
+
+/// Registers of a work-item with which a unit has room for so many workgroups.
+fn registers(workgroup: u32, per_unit: u32, target: &GpuTarget) -> u32 {
+    let waves = per_unit * workgroup.div_ceil(target.wave);
+    target.vector_registers.most(waves.div_ceil(target.simds())).min(NAMED_REGISTERS)
 }
 
 /// The code of the kernel.
@@ -138,7 +182,8 @@ impl Streams<'_> {
     /// Word `index` of the code.
     fn word(&self, k: &mut Builder, index: Value) -> Value {
         let at = k.element_u32(self.code, Elem::I32, index);
-        k.load_uniform(at, Elem::I32)
+        let word = k.load_table(at, Elem::I32);
+        k.first_lane(word)
     }
 
     fn field(&self, k: &mut Builder, record: Value, field: Field) -> Value {
@@ -157,7 +202,7 @@ impl Streams<'_> {
     /// Argument slot `slot`.
     fn argument(&self, k: &mut Builder, slot: Value, elem: Elem) -> Value {
         let at = k.element_u32(self.arguments, Elem::I64, slot);
-        k.load_argument(at, elem)
+        k.load_table(at, elem)
     }
 
     fn is_first(&self, k: &mut Builder) -> Value {
@@ -219,36 +264,57 @@ impl Streams<'_> {
         k.acquire(Scope::Device);
     }
 
-    /// Waves other than the first load what a record names, into the cache.
+    /// Waves other than the first bring what a record names into the cache.
     fn prefetch(&self, k: &mut Builder, record: Value) {
-        let others = self.workgroup - self.target.wave;
+        let Ahead { turns, bytes, instruction } = ahead(self.target);
         let count = self.field(k, record, Field::Prefetches);
-        let thread = k.thread();
-        let lane = k.add_const(thread, -i64::from(self.target.wave));
-        let lane = k.mul_const(lane, LOAD_BYTES.into());
         let ty = Elem::I32.vec(LOAD_BYTES / 4);
         let mut loaded = vec![];
         for index in 0..MAX_PREFETCHES {
             let number = k.i32(index as i32);
             let there = k.cmp(Cmp::Lt, number, count);
-            let load = |k: &mut Builder| {
-                let at = k.add_const(record, Field::Prefetch(index).word() as i64);
-                let [slot, offset, bytes] = self.triple(k, at);
-                let from = self.argument(k, slot, Elem::Global);
-                let from = k.offset_u32(from, offset);
-                let last = k.add_const(bytes, -i64::from(LOAD_BYTES));
-                let loads = (0..PREFETCH_LOADS).map(|turn| {
-                    let offset = k.add_const(lane, (turn * others * LOAD_BYTES).into());
-                    let offset = k.min(offset, last);
-                    let at = k.offset_u32(from, offset);
-                    k.load_aligned(at, ty, LOAD_BYTES)
+            if instruction {
+                k.if_then(there, |k| {
+                    for at in self.addresses(k, record, index, turns, bytes) {
+                        k.prefetch_l2(at);
+                    }
                 });
-                loads.collect()
+                continue;
+            }
+            let load = |k: &mut Builder| {
+                let addresses = self.addresses(k, record, index, turns, bytes);
+                addresses.into_iter().map(|at| k.load_aligned(at, ty, LOAD_BYTES)).collect()
             };
-            let none = |k: &mut Builder| (0..PREFETCH_LOADS).map(|_| k.zero(ty)).collect();
+            let none = |k: &mut Builder| (0..turns).map(|_| k.zero(ty)).collect();
             loaded.extend(k.if_values(there, load, none));
         }
         loaded.into_iter().for_each(|value| k.keep(value));
+    }
+
+    /// Where in a prefetch of a record this work-item reads, in turns, `bytes` of each turn its own.
+    fn addresses(
+        &self,
+        k: &mut Builder,
+        record: Value,
+        index: usize,
+        turns: u32,
+        bytes: u32,
+    ) -> Vec<Value> {
+        let others = self.workgroup - self.target.wave;
+        let thread = k.thread();
+        let lane = k.add_const(thread, -i64::from(self.target.wave));
+        let lane = k.mul_const(lane, bytes.into());
+        let at = k.add_const(record, Field::Prefetch(index).word() as i64);
+        let [slot, offset, length] = self.triple(k, at);
+        let from = self.argument(k, slot, Elem::Global);
+        let from = k.offset_u32(from, offset);
+        let last = k.add_const(length, -i64::from(LOAD_BYTES));
+        let address = |turn: u32| {
+            let offset = k.add_const(lane, (turn * others * bytes).into());
+            let offset = k.min(offset, last);
+            k.offset_u32(from, offset)
+        };
+        (0..turns).map(address).collect()
     }
 
     /// Runs the workgroups of a record.
@@ -308,8 +374,7 @@ impl Streams<'_> {
         let zero = k.i32(0);
         let any = k.cmp(Cmp::Ne, flag, zero);
         k.if_then(any, |k| {
-            // Of every wave: a barrier orders the others' writes for this workgroup alone.
-            k.release(Scope::Device);
+            k.release_of_wave(Scope::Device);
         });
         k.barrier_all();
         k.if_then(any, |k| {

@@ -82,10 +82,6 @@ pub(crate) fn lower(
     streams: Option<u32>,
 ) -> Result<PersistentStep, LowerError> {
     let fail = |what: String| LowerError::Persistent { target: target.name.to_string(), what };
-    if target.platform == Platform::Nvidia {
-        return Err(fail("there is no such kernel for NVIDIA GPUs yet".to_string()));
-    }
-    let residency = residency(target);
     let decode = lowered.plan.decode_loop.decode;
     let launches = launches(lowered);
     let mut bodies: Vec<usize> = vec![];
@@ -95,16 +91,22 @@ pub(crate) fn lower(
         }
     }
     let sources: Vec<&KernelSource> = bodies.iter().map(|&body| &lowered.kernels[body]).collect();
-    let parsed: Result<Vec<Body<'_>>, String> =
-        sources.iter().enumerate().map(|(index, source)| Body::new(index, source)).collect();
-    let text = kernel::kernel(NAME, &parsed.map_err(fail)?, target).map_err(fail)?;
+    let parsed: Result<Vec<Body<'_>>, String> = sources
+        .iter()
+        .enumerate()
+        .map(|(index, source)| Body::new(index, source, target))
+        .collect();
+    let units = units(target);
+    let count = streams.unwrap_or(units);
+    let per_unit = count.div_ceil(units);
+    let text = kernel::kernel(NAME, &parsed.map_err(fail)?, per_unit, target).map_err(fail)?;
+    let residency = residency(target, text.workgroup);
     let scheduler = Scheduler {
         plan: &lowered.plan,
         launches,
         sources: launches.iter().map(|launch| &lowered.kernels[launch.kernel]).collect(),
         prefetch_bytes: kernel::prefetch_bytes(text.workgroup, target),
     };
-    let count = streams.unwrap_or(residency.units);
     let assignment = Assignment { streams: count as usize, dies: target.dies as usize };
     let (streams, flags) = scheduler.run(assignment).map_err(fail)?;
     let step = PersistentStep {
@@ -134,14 +136,26 @@ pub(crate) fn lower(
     Ok(step)
 }
 
-/// What the chip holds at once.
-fn residency(target: &GpuTarget) -> Residency {
-    // Both halves of a workgroup processor work as one unit.
-    let halves = if target.wave == 32 { 2 } else { 1 };
-    Residency {
-        units: target.compute_units / halves,
-        simds: target.simds(),
-        wave: target.wave,
-        lds_bytes: target.lds_bytes * halves,
-    }
+/// Compute units that work as one: the halves of RDNA's workgroup processors.
+fn halves(target: &GpuTarget) -> u32 {
+    if target.platform == Platform::Amd && target.wave == 32 { 2 } else { 1 }
+}
+
+/// What the driver counts as multiprocessors.
+fn units(target: &GpuTarget) -> u32 {
+    target.compute_units / halves(target)
+}
+
+/// What the chip holds at once of workgroups of so many work-items.
+fn residency(target: &GpuTarget, workgroup: u32) -> Residency {
+    let lds_bytes = match target.platform {
+        Platform::Amd => target.lds_bytes * halves(target),
+        Platform::Nvidia => {
+            // Each workgroup takes a kilobyte more than it asks for.
+            let waves = target.vector_registers.max_waves * target.simds();
+            let most = waves / workgroup.div_ceil(target.wave).max(1);
+            target.simds_lds_bytes - (most << 10)
+        }
+    };
+    Residency { units: units(target), simds: target.simds(), wave: target.wave, lds_bytes }
 }

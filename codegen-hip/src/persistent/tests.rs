@@ -77,9 +77,12 @@ fn only_flags_that_are_waited_on_are_signaled() {
     assert_eq!(streams[1][1].waits, [Wait { flag: 1, value: 2 }]);
 }
 
+fn target() -> GpuTarget {
+    GpuTarget::from_name("gfx942").unwrap()
+}
+
 fn source() -> KernelSource {
-    let target = GpuTarget::from_name("gfx942").unwrap();
-    let mut draft = Draft::for_gpu("k", 256, &target);
+    let mut draft = Draft::for_gpu("k", 256, &target());
     let out = draft.buffer(0);
     let k = &mut draft.builder;
     let (thread, group) = (k.thread(), k.workgroup());
@@ -94,7 +97,7 @@ fn source() -> KernelSource {
 #[test]
 fn a_kernel_becomes_a_function_that_asks_no_hardware() {
     let source = source();
-    let body = Body::new(3, &source).unwrap();
+    let body = Body::new(3, &source, &target()).unwrap();
     assert_eq!((body.name.as_str(), body.shared_bytes), ("body_3", 1024));
     let head = "  func.func private @body_3(%arg0: !llvm.ptr<1> {llvm.align = 16 : i64, \
                 llvm.noundef}, %workgroup: i32, %thread: i32) {\n";
@@ -107,6 +110,6 @@ fn a_kernel_becomes_a_function_that_asks_no_hardware() {
 fn other_texts_are_refused() {
     let mut source = source();
     source.text.mlir = "module {}\n".into();
-    let error = Body::new(0, &source).err().expect("no function");
+    let error = Body::new(0, &source, &target()).err().expect("no function");
     assert_eq!(error, "the text of k is not that of a kernel");
 }

@@ -10,9 +10,9 @@ use crate::mlir::{Builder, Elem, Value};
 /// `i32` in the local data share that nothing else uses meanwhile.
 pub(super) fn is_last(k: &mut Builder, counter: Value, count: Value, flag: Value) -> Value {
     let (thread, zero, one) = (k.thread(), k.i32(0), k.i32(1));
-    // Of every wave: the barrier orders the others' stores for this workgroup alone, and on CDNA does
-    // not wait for them; the atomic waits for those of the first wave only.
-    k.release(Scope::Device);
+    // On AMD GPUs the barrier orders the others' stores for this workgroup alone, and on CDNA does not
+    // wait for them; the atomic waits for those of the first wave only.
+    k.release_of_wave(Scope::Device);
     k.barrier_all();
     let first = k.cmp(Cmp::Eq, thread, zero);
     k.if_then(first, |k| {

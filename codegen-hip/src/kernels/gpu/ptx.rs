@@ -142,6 +142,19 @@ fn attention_has_matrix_operations() {
     }
 }
 
+/// Launches write the cache, so it is not loaded by what never looks whether others wrote: in a
+/// persistent kernel such a launch runs in the same kernel, and launches can overlap.
+#[test]
+fn attention_loads_no_constants() {
+    let chip = super::testing::target("sm_80");
+    for variant in [Variant::Prefill, Variant::Decode] {
+        let source = attention(9, 3, 64, variant, &chip);
+        let ptx = compile(&source.text, &chip, false).expect("PTX").object;
+        let ptx = String::from_utf8(ptx).expect("text");
+        assert!(ptx.contains("ld.global.v4.b32") && !ptx.contains(".nc"), "{}", source.summary);
+    }
+}
+
 #[test]
 fn products_load_weights_16_bytes_wide() {
     use DType::{BF16, F16, Q4_0, Q4_1, Q8_0};

@@ -91,7 +91,19 @@ impl Hardware for Amd {
         })
     }
 
-    fn resource_of(&self, k: &mut Builder, at: Value, bytes: Value, target: &GpuTarget) -> Value {
+    /// So that they are loads of scalars.
+    fn uniform_load(&self) -> &'static str {
+        "invariant "
+    }
+
+    fn resource_of(
+        &self,
+        k: &mut Builder,
+        at: Value,
+        bytes: Value,
+        _: bool,
+        target: &GpuTarget,
+    ) -> Value {
         // Data format 32 bits, float: must not be zero. RDNA: a bit that is always one, and the
         // range check that compares offsets.
         let flags = if target.wave == 64 { 0x0002_7000 } else { 0x3102_7000 };
@@ -185,6 +197,16 @@ impl Hardware for Amd {
         k.emit(value.ty, |t| {
             format!("llvm.atomicrmw add {address}, {value} {scope}release : {at}, {t}")
         });
+    }
+
+    /// The barrier orders the waves' writes for this workgroup alone.
+    fn release_of_wave(&self, k: &mut Builder, scope: Scope) {
+        let line = format!("llvm.fence {}release", self.scope(scope));
+        k.line(&line);
+    }
+
+    fn prefetch_l2(&self, _: &mut Builder, _: Value) {
+        unreachable!("not all chips have one: who asks looks at the platform")
     }
 
     fn pause(&self, k: &mut Builder) {

@@ -3,7 +3,7 @@
 //! Section names are those of NVIDIA's "Parallel Thread Execution ISA". There are no scalar
 //! registers and the driver's compiler schedules, so what only guides LLVM on AMD is nothing here.
 
-use super::{Barrier, Hardware, Movable, Outside, Scope};
+use super::{Barrier, Buffer, Hardware, Movable, Outside, Scope};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Ty, Value};
 use crate::target::{GpuTarget, MatrixOp, MatrixType};
@@ -79,11 +79,23 @@ impl Hardware for Nvidia {
         load_no_allocate(k, pointer, ty, words)
     }
 
-    /// A buffer is its address; how long it is is noted beside it.
-    fn resource_of(&self, k: &mut Builder, at: Value, bytes: Value, _: &GpuTarget) -> Value {
+    /// An ordinary load: others may write such numbers before this launch has waited for theirs.
+    fn uniform_load(&self) -> &'static str {
+        ""
+    }
+
+    /// A buffer is its address; how long it is, and whether it is written, is noted beside it.
+    fn resource_of(
+        &self,
+        k: &mut Builder,
+        at: Value,
+        bytes: Value,
+        written: bool,
+        _: &GpuTarget,
+    ) -> Value {
         // A value of its own: there may be several buffers at an address.
         let buffer = k.emit(at.ty, |t| format!("llvm.getelementptr {at}[0] : ({t}) -> {t}, i8"));
-        k.gpu().buffer_bytes.insert(buffer, bytes);
+        k.gpu().buffers.insert(buffer, Buffer { bytes, written });
         buffer
     }
 
@@ -96,17 +108,21 @@ impl Hardware for Nvidia {
         ty: Ty,
         outside: Outside,
     ) -> Value {
-        let bytes = k.gpu().buffer_bytes[&resource];
+        let Buffer { bytes, written } = k.gpu().buffers[&resource];
+        let load = |k: &mut Builder, from: Value| match written {
+            true => k.load_aligned(from, ty, ty.bytes()),
+            false => load_invariant(k, from, ty, ty.bytes()),
+        };
         let offset = k.add(at[0], at[1]);
         if outside == Outside::Never {
             let from = k.offset_u32(resource, offset);
-            return load_invariant(k, from, ty, ty.bytes());
+            return load(k, from);
         }
         let inside = k.cmp(Cmp::Ult, offset, bytes);
         let zero = k.i32(0);
         let offset = k.select(inside, offset, zero);
         let from = k.offset_u32(resource, offset);
-        let loaded = load_invariant(k, from, ty, ty.bytes());
+        let loaded = load(k, from);
         if outside == Outside::Any {
             return loaded;
         }
@@ -196,6 +212,17 @@ impl Hardware for Nvidia {
         k.emit(value.ty, |t| {
             format!("llvm.atomicrmw add {address}, {value} {scope}monotonic : {at}, {t}")
         });
+    }
+
+    /// Nothing: behind the barrier, the fence of the one is of what all have written.
+    fn release_of_wave(&self, _: &mut Builder, _: Scope) {}
+
+    fn prefetch_l2(&self, k: &mut Builder, address: Value) {
+        let at = address.ty;
+        k.line(&format!(
+            "llvm.inline_asm has_side_effects \"prefetch.global.L2 [$0];\", \"l\" {address} : ({at}) \
+             -> ()"
+        ));
     }
 
     fn pause(&self, k: &mut Builder) {
