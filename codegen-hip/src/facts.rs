@@ -35,6 +35,7 @@ fn amd_facts(assembly: &str, kernel: &KernelText, target: &GpuTarget) -> CodeFac
         lds_bytes,
         waves_per_simd: target.occupancy(vgprs, lds_bytes, kernel.workgroup),
         planned_waves_per_simd: kernel.planned_waves,
+        waits: false,
         instructions: lines.iter().filter(|line| line.is_instruction()).count() as u32,
         hot_loop: hot_loop(&lines, &AMD),
     }

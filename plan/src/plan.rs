@@ -117,6 +117,11 @@ pub struct CodeFacts {
     /// What its generator planned for, at least: 1 if it has no plan.
     #[serde(default)]
     pub planned_waves_per_simd: u32,
+    /// Whether its code waits for the launches before it: no work-item reads what they may write, or
+    /// writes, before that, and each has waited when it ends. Such a launch may begin while the
+    /// one before it runs; and as its end comes after the ends of all before it, so may the next.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
     /// Instructions in all.
     pub instructions: u32,
     /// Its innermost loop with the most matrix operations, else the most loads from memory.

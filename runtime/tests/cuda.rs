@@ -9,10 +9,11 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use toy::Toy;
 use toy::gpu::gpu_plan;
 use toy::scenes::{self, SCENE, Stand, say};
-use waveloom_plan::Plan;
+use toy::{CONTEXT, Toy, VOCAB};
+use waveloom_plan::persistent::{Instruction, PERSISTENT_VERSION, Residency, Wait};
+use waveloom_plan::{CodeFacts, Expr, Kernel, PersistentStep, Plan};
 use waveloom_runtime::{DeviceKind, Session};
 
 /// A process with that library, and a home of its own for the cache.
@@ -69,8 +70,9 @@ impl Stage {
 /// What the library takes for PTX of the toy kernels.
 fn ptx(_: &Path, architecture: &str) -> Vec<u8> {
     let mut text = format!(".version 8.0\n.target {architecture}\n.address_size 64\n");
-    for kernel in gpu_plan(architecture).kernels {
-        text += &format!(".visible .entry {}() {{ ret; }}\n", kernel.name);
+    let plan = gpu_plan(architecture);
+    for kernel in plan.kernels.iter().map(|kernel| kernel.name.as_str()).chain(["streams"]) {
+        text += &format!(".visible .entry {kernel}() {{ ret; }}\n");
     }
     text.into_bytes()
 }
@@ -86,6 +88,8 @@ fn scene() {
     let Ok(scene) = env::var(SCENE) else { return };
     match scene.as_str() {
         "choose" => choose(),
+        "overlapping" => stand().count(|plan| plan.kernels.iter_mut().for_each(waits)),
+        "persistent" => stand().count(in_streams),
         "no code" => say(stand().no_code(b".version 8.0\n.target sm_80\nnonsense")),
         "devices" => say(scenes::listed("cuda")),
         "load" => say(stand().load_error("sm_90", DeviceKind::Cuda(0), |_| {})),
@@ -93,6 +97,43 @@ fn scene() {
         "no such device" => say(stand().load_error("sm_80", DeviceKind::Cuda(3), |_| {})),
         other => stand().play(other),
     }
+}
+
+/// A kernel that waits for the launches before it.
+fn waits(kernel: &mut Kernel) {
+    kernel.facts = Some(CodeFacts { waits: true, ..CodeFacts::default() });
+}
+
+/// The decode step in three streams, of which each waits for another.
+fn in_streams(plan: &mut Plan) {
+    let facts = CodeFacts { waves_per_simd: 1, ..CodeFacts::default() };
+    let streams = Kernel { name: "streams".into(), facts: Some(facts), ..plan.kernels[0].clone() };
+    plan.kernels.push(streams);
+    let (mixes, predicts) = (CONTEXT.div_ceil(32), VOCAB.div_ceil(32));
+    plan.programs[1].launches[1].grid = Expr::from(i64::from(mixes));
+    let run = |launch, first, count, waits: &[(u32, u32)], signal| Instruction {
+        launch,
+        first,
+        count,
+        waits: waits.iter().map(|&(flag, value)| Wait { flag, value }).collect(),
+        signal,
+        prefetches: vec![],
+    };
+    let mixed = [(1, mixes)];
+    plan.persistent = Some(PersistentStep {
+        version: PERSISTENT_VERSION,
+        program: 1,
+        launches: 3,
+        kernel: plan.kernels.len() - 1,
+        bodies: vec![0, 4, 5],
+        residency: Residency { units: 108, simds: 1, wave: 32, lds_bytes: 0 },
+        flags: 2,
+        streams: vec![
+            vec![run(0, 0, 1, &[], Some(0)), run(2, 0, 1, &mixed, None)],
+            vec![run(1, 0, 1, &[(0, 1)], Some(1)), run(2, 1, predicts - 1, &mixed, None)],
+            vec![run(1, 1, mixes - 1, &[(0, 1)], Some(1))],
+        ],
+    });
 }
 
 /// The best of an artifact's plans for this card.
@@ -136,8 +177,30 @@ fn steps_are_replayed_and_nothing_is_left() {
     let Some(stage) = Stage::new("8.9") else { return };
     let stage = stage.with("FAKE_CUDA_LOG", "1");
     // As on HIP: two prefill chunks of three launches, and the launches of two captures.
-    assert_snapshot!(stage.play("count"), @"1 compilations, 11 launches, 30 replays, 2 waits, 0 things left");
-    assert_snapshot!(stage.play("count"), @"0 compilations, 11 launches, 30 replays, 2 waits, 0 things left");
+    assert_snapshot!(stage.play("count"), @"1 compilations, 11 launches (0 overlapping, 0 together), 30 replays, 2 waits, 0 things left");
+    assert_snapshot!(stage.play("count"), @"0 compilations, 11 launches (0 overlapping, 0 together), 30 replays, 2 waits, 0 things left");
+}
+
+/// Launches whose kernels wait may begin early, the first of a program aside.
+#[test]
+fn launches_that_wait_overlap() {
+    let Some(stage) = Stage::new("9.0") else { return };
+    let stage = stage.with("FAKE_CUDA_LOG", "1");
+    assert_snapshot!(stage.play("overlapping"), @"1 compilations, 11 launches (7 overlapping, 0 together), 30 replays, 2 waits, 0 things left");
+}
+
+/// The decode step as one cooperative launch; a card that does not hold all of its workgroups runs its
+/// launches.
+#[test]
+fn a_persistent_step_runs_where_it_fits() {
+    let Some(stage) = Stage::new("8.0") else { return };
+    let stage = stage.with("FAKE_CUDA_LOG", "1");
+    assert_snapshot!(stage.play("persistent"), @"1 compilations, 9 launches (0 overlapping, 1 together), 30 replays, 3 waits, 0 things left");
+    let stage = stage.with("FAKE_CUDA_RESIDENT", "0");
+    assert_snapshot!(stage.play("persistent"), @r"
+    the decode step was compiled to run on 3 workgroups at once, and this device has room for 0: it runs launch by launch; recompile the model with `--decode launches`
+    0 compilations, 11 launches (0 overlapping, 0 together), 30 replays, 2 waits, 0 things left
+    ");
 }
 
 #[test]
@@ -181,7 +244,7 @@ fn cached_code_that_does_not_load_is_made_again() {
     let other = b"an image of another kind";
     let digest = blake3::hash(other);
     fs::write(file, [&whole[..16], digest.as_bytes(), &other[..]].concat()).unwrap();
-    assert_snapshot!(stage.play("count"), @"1 compilations, 11 launches, 30 replays, 2 waits, 0 things left");
+    assert_snapshot!(stage.play("count"), @"1 compilations, 11 launches (0 overlapping, 0 together), 30 replays, 2 waits, 0 things left");
     assert_eq!(fs::read(file).unwrap(), whole);
 }
 

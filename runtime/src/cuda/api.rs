@@ -13,7 +13,7 @@ use cudarc::driver::sys;
 use std::ffi::{c_char, c_int, c_uchar, c_uint, c_ulonglong, c_void};
 use sys::{
     CUcontext, CUdevice, CUdevice_attribute, CUdeviceptr, CUevent, CUfunction, CUgraph,
-    CUgraphExec, CUjit_option, CUjitInputType, CUlinkState, CUmodule, CUstream,
+    CUgraphExec, CUjit_option, CUjitInputType, CUlaunchConfig, CUlinkState, CUmodule, CUstream,
     CUstreamCaptureMode,
 };
 
@@ -86,6 +86,15 @@ macro_rules! cuda_functions {
                     shared: c_uint, stream: CUstream,
                     params: *mut *mut c_void, extra: *mut *mut c_void
                 ) -> Status;
+                cuLaunchCooperativeKernel(
+                    function: CUfunction,
+                    grid_x: c_uint, grid_y: c_uint, grid_z: c_uint,
+                    block_x: c_uint, block_y: c_uint, block_z: c_uint,
+                    shared: c_uint, stream: CUstream, params: *mut *mut c_void
+                ) -> Status;
+                cuOccupancyMaxActiveBlocksPerMultiprocessor(
+                    blocks: *mut c_int, function: CUfunction, block: c_int, shared: usize
+                ) -> Status;
                 cuGraphInstantiateWithFlags(
                     exec: *mut CUgraphExec, graph: CUgraph, flags: c_ulonglong
                 ) -> Status;
@@ -93,8 +102,13 @@ macro_rules! cuda_functions {
                 cuGraphDestroy(graph: CUgraph) -> Status;
                 cuGraphExecDestroy(exec: CUgraphExec) -> Status;
             }
-            // They take an error's number, which is no value of `cudarc`'s enum if it is new.
+            // Those about errors take an error's number, which is no value of `cudarc`'s enum if it
+            // is new.
             optional {
+                cuLaunchKernelEx(
+                    config: *const CUlaunchConfig, function: CUfunction,
+                    params: *mut *mut c_void, extra: *mut *mut c_void
+                ) -> Status;
                 cuGetErrorName(error: Status, name: *mut *const c_char) -> Status;
                 cuGetErrorString(error: Status, text: *mut *const c_char) -> Status;
             }
@@ -105,9 +119,13 @@ macro_rules! cuda_functions {
 macro_rules! compare {
     (
         required { $($must:ident($($a:ident: $at:ty),*) -> $ar:ty;)* }
-        optional { $($may:ident($($b:ident: $bt:ty),*) -> $br:ty;)* }
+        optional {
+            cuLaunchKernelEx($($l:ident: $lt:ty),*) -> $lr:ty;
+            $($may:ident($($b:ident: $bt:ty),*) -> $br:ty;)*
+        }
     ) => {
         $(const _: unsafe fn($($at),*) -> sys::CUresult = sys::$must;)*
+        const _: unsafe fn($($lt),*) -> sys::CUresult = sys::cuLaunchKernelEx;
         $(const _: unsafe fn(sys::CUresult, *mut *const c_char) -> sys::CUresult = sys::$may;)*
     };
 }

@@ -15,14 +15,15 @@ use crate::device::{DeviceError, DeviceInfo, DeviceKind, GpuInfo, NvidiaInfo};
 use crate::gpu::device::Gpu;
 use crate::gpu::driver::{
     self, DeviceAddress, Driver, Empty, Event, Fit, Function, Graph, GraphExec, HostAddress,
-    Module, Resource, Status, Stream, calls,
+    Module, Order, Resource, Status, Stream, calls,
 };
 use crate::gpu::{self, GpuDevice};
 use api::Api;
 use cache::Cache;
 use cudarc::driver::sys::{
     CU_MEMHOSTALLOC_DEVICEMAP, CU_MEMHOSTALLOC_PORTABLE, CUcontext, CUdevice_attribute,
-    CUevent_flags, CUresult, CUstream_flags, CUstreamCaptureMode,
+    CUevent_flags, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig,
+    CUresult, CUstream_flags, CUstreamCaptureMode,
 };
 use ptx::Architecture;
 use std::ffi::{CStr, c_int, c_uint, c_void};
@@ -329,22 +330,71 @@ impl Driver for Cuda {
         Ok(module)
     }
 
+    unsafe fn resident(
+        &self,
+        gpu: Gpu,
+        function: Function,
+        block: u32,
+    ) -> Option<Result<u32, DeviceError>> {
+        let cooperative = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH;
+        match self.attribute(gpu, cooperative) {
+            Ok(0) => return Some(Ok(0)),
+            Ok(_) => {}
+            Err(error) => return Some(Err(error)),
+        }
+        let (mut blocks, block) = (0, block as c_int);
+        let ask = self.api.cuOccupancyMaxActiveBlocksPerMultiprocessor;
+        // SAFETY: the caller's promise; the place is written before the call returns.
+        let status = unsafe { ask(&mut blocks, function.0.cast(), block, 0) };
+        let checked = gpu.check("asking how many workgroups fit", status);
+        Some(checked.map(|()| u32::try_from(blocks).unwrap_or(0)))
+    }
+
     unsafe fn launch(
         &self,
         function: Function,
         grid: u32,
         block: u32,
         args: &[u64],
+        order: Order,
         stream: Stream,
     ) -> Status {
         let mut bytes = size_of_val(args);
         let mut extra = driver::packed(args, &mut bytes, PARAM_END);
-        let (launch, function, none) =
-            (self.api.cuLaunchKernel, function.0.cast(), ptr::null_mut());
-        // SAFETY: the caller's promise; `extra` names a buffer and its size as CUDA wants it.
-        unsafe {
-            let (stream, extra) = (stream.0.cast(), extra.as_mut_ptr());
-            launch(function, grid, 1, 1, block, 1, 1, 0, stream, none, extra)
+        let (function, none) = (function.0.cast(), ptr::null_mut());
+        let (stream, extra) = (stream.0.cast(), extra.as_mut_ptr());
+        match (order, self.api.cuLaunchKernelEx) {
+            (Order::Together, _) => {
+                let address = |arg: &u64| (&raw const *arg).cast_mut().cast();
+                let mut params: Vec<*mut c_void> = args.iter().map(address).collect();
+                let (launch, params) = (self.api.cuLaunchCooperativeKernel, params.as_mut_ptr());
+                // SAFETY: the caller's promise; `params` has the address of each argument.
+                unsafe { launch(function, grid, 1, 1, block, 1, 1, 0, stream, params) }
+            }
+            (Order::Overlapping, Some(launch)) => {
+                let mut overlapping = overlapping();
+                let config = CUlaunchConfig {
+                    gridDimX: grid,
+                    gridDimY: 1,
+                    gridDimZ: 1,
+                    blockDimX: block,
+                    blockDimY: 1,
+                    blockDimZ: 1,
+                    sharedMemBytes: 0,
+                    hStream: stream,
+                    attrs: &mut overlapping,
+                    numAttrs: 1,
+                };
+                // SAFETY: the caller's promise; `extra` names a buffer and its size as CUDA wants
+                // it, and the configuration's one attribute is there.
+                unsafe { launch(&config, function, none, extra) }
+            }
+            // An older driver has no such launches, and nothing is lost but time.
+            (Order::After | Order::Overlapping, _) => {
+                let launch = self.api.cuLaunchKernel;
+                // SAFETY: as above.
+                unsafe { launch(function, grid, 1, 1, block, 1, 1, 0, stream, none, extra) }
+            }
         }
     }
 
@@ -397,6 +447,16 @@ impl Driver for Cuda {
                 cuMemHostAlloc(bytes, host_flags(mapped));
         }
     }
+}
+
+/// Lets a launch begin before the one ahead of it in its stream has ended; captured, it makes such an
+/// edge of the graph.
+fn overlapping() -> CUlaunchAttribute {
+    // SAFETY: zeros are a value of each member of the union, of which they are the padding, too.
+    let mut value: CUlaunchAttributeValue = unsafe { std::mem::zeroed() };
+    value.programmaticStreamSerializationAllowed = 1;
+    let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    CUlaunchAttribute { id, pad: [0; 4], value }
 }
 
 /// Other threads may do what they like while one captures.

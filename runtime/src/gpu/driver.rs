@@ -115,6 +115,17 @@ resources! {
     Host of HostAddress,
 }
 
+/// How a launch goes with what was queued before it on its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// It begins when all of that has ended.
+    After,
+    /// It may begin before, where the device can do that: its code waits for it.
+    Overlapping,
+    /// As [`Order::After`], with all of its workgroups at once, or not at all.
+    Together,
+}
+
 /// How well a plan fits a device: more is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fit(pub u32);
@@ -229,15 +240,28 @@ pub trait Driver: Sync {
     /// Looks up a kernel; `NOT_FOUND` if there is none of that name.
     unsafe fn function(&self, module: Module, name: &CStr) -> Result<Function, Status>;
 
+    /// Workgroups of `block` work-items of a kernel that a multiprocessor holds at once, by the code
+    /// that the driver made; `None` where its code is what the plan says. 0 where they cannot be
+    /// launched together.
+    unsafe fn resident(
+        &self,
+        _: Gpu,
+        _: Function,
+        _block: u32,
+    ) -> Option<Result<u32, DeviceError>> {
+        None
+    }
+
     /// Queues a kernel: `grid` workgroups of `block` work-items. Its arguments are copied before
     /// this returns; the kernel takes them, and what it reaches through them is alive until it
-    /// has run.
+    /// has run; it waits for the launches before it if it may overlap with them.
     unsafe fn launch(
         &self,
         function: Function,
         grid: u32,
         block: u32,
         args: &[u64],
+        order: Order,
         stream: Stream,
     ) -> Status;
 

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::device::{Gpu, Owned};
-use super::driver::{Function, GraphExec, Module, Status, Stream};
+use super::driver::{Function, GraphExec, Module, Order, Status, Stream};
 use super::persistent::Persistent;
 use crate::device::DeviceError;
 use crate::program::{self, Program};
@@ -16,6 +16,21 @@ pub struct Kernel {
     function: Function,
     /// Work-items of a workgroup.
     workgroup: u32,
+    /// How it goes with the launch before it in its program.
+    order: Order,
+}
+
+impl Kernel {
+    /// The same, for workgroups that wait for each other.
+    pub fn together(self) -> Kernel {
+        Kernel { order: Order::Together, ..self }
+    }
+
+    /// How many of its workgroups a multiprocessor holds at once, if the driver knows.
+    pub fn resident(self, gpu: Gpu) -> Result<Option<u32>, DeviceError> {
+        // SAFETY: the function is of a loaded module.
+        unsafe { gpu.driver.resident(gpu, self.function, self.workgroup) }.transpose()
+    }
 }
 
 /// The loaded code object.
@@ -39,7 +54,9 @@ impl Code {
                 Err(Status::NOT_FOUND) => return Err(missing()),
                 found => gpu.given("looking up a kernel", found)?,
             };
-            Ok(Kernel { function, workgroup: kernel.workgroup })
+            let waits = kernel.facts.as_ref().is_some_and(|facts| facts.waits);
+            let order = if waits { Order::Overlapping } else { Order::After };
+            Ok(Kernel { function, workgroup: kernel.workgroup, order })
         };
         let kernels = plan.kernels.iter().map(kernel).collect::<Result<_, DeviceError>>()?;
         Ok(Code { kernels, _module: module })
@@ -203,6 +220,7 @@ fn queue(
     for &(slot, value) in &program.patches {
         program.table[slot] = values[value] as u64;
     }
+    let mut first = true;
     for launch in &program.launches[launches] {
         let grid = u32::try_from(values[launch.grid]);
         let grid = grid.map_err(|_| DeviceError::Request("a grid beyond 32 bits"))?;
@@ -211,7 +229,8 @@ fn queue(
             // SAFETY: as the plan, which is verified, says: arguments are addresses of buffers
             // inside their segments and scalars computed from bounded symbols, and the module and
             // all segments outlive what is queued (see `GpuPlan`).
-            unsafe { start(gpu, launch.kernel, grid, args, stream)? };
+            unsafe { start(gpu, launch.kernel, grid, args, first, stream)? };
+            first = false;
         }
     }
     Ok(())
@@ -223,7 +242,8 @@ fn replay(gpu: Gpu, graph: GraphExec, stream: Stream) -> Result<(), DeviceError>
     gpu.check("replaying a step", unsafe { gpu.driver.replay(graph, stream) })
 }
 
-/// Queues a kernel. Its arguments are copied before this returns.
+/// Queues a kernel, the `first` of those that are queued together: others may be copies or other
+/// programs' launches, with which it does not overlap. Its arguments are copied before this returns.
 ///
 /// # Safety
 /// The kernel takes these arguments, and what it reaches through them is alive until it has run.
@@ -232,10 +252,14 @@ unsafe fn start(
     kernel: Kernel,
     grid: u32,
     args: &[u64],
+    first: bool,
     stream: Stream,
 ) -> Result<(), DeviceError> {
     let block = kernel.workgroup.max(1);
-    // SAFETY: the function is of a loaded module; the rest is the caller's promise.
-    let status = unsafe { gpu.driver.launch(kernel.function, grid, block, args, stream) };
+    let order =
+        if first && kernel.order == Order::Overlapping { Order::After } else { kernel.order };
+    // SAFETY: the function is of a loaded module; the facts of a kernel that may overlap say that
+    // it waits; the rest is the caller's promise.
+    let status = unsafe { gpu.driver.launch(kernel.function, grid, block, args, order, stream) };
     gpu.check("launching a kernel", status)
 }

@@ -21,20 +21,26 @@ pub struct Persistent {
 }
 
 /// Why a device that has so many units runs a persistent step launch by launch, if it does: streams
-/// that wait for one that has no place on the chip would never end. `kernel` runs the streams.
+/// that wait for one that has no place on the chip would never end. `kernel` runs the streams;
+/// `per_unit` is how many of its workgroups a unit holds, if the driver knows better than the plan.
 pub fn too_small(
     step: &PersistentStep,
     kernel: &waveloom_plan::Kernel,
     units: u32,
+    per_unit: Option<u32>,
 ) -> Option<String> {
-    let per_unit = step.residency.per_unit(kernel.workgroup, kernel.facts.as_ref()?);
-    let resident = u64::from(per_unit) * u64::from(units);
+    let planned = || Some(step.residency.per_unit(kernel.workgroup, kernel.facts.as_ref()?));
+    let resident = u64::from(per_unit.or_else(planned)?) * u64::from(units);
     let streams = step.streams.len();
+    let form = match resident {
+        0 => "launches".to_string(),
+        some => format!("persistent:{some}"),
+    };
     (streams as u64 > resident).then(|| {
         format!(
             "the decode step was compiled to run on {streams} workgroups at once, and this device \
              has room for {resident}: it runs launch by launch; recompile the model with \
-             `--decode persistent:{resident}`"
+             `--decode {form}`"
         )
     })
 }
@@ -70,7 +76,7 @@ impl Persistent {
         let addresses: Option<Vec<u64>> = memory.iter().map(|memory| memory.address(0)).collect();
         let addresses = addresses.ok_or_else(unknown)?;
         let streams = step.streams.len() as i64;
-        let program = shortened(program, step.launches, kernel, streams, addresses);
+        let program = shortened(program, step.launches, kernel.together(), streams, addresses);
         let program = program.ok_or_else(unknown)?;
         Ok(Persistent { index: step.program, program, memory })
     }
@@ -181,9 +187,12 @@ mod tests {
             flags: 0,
             streams: vec![vec![]; 304],
         };
-        assert_eq!(too_small(&step, &kernel, 304), None);
+        assert_eq!(too_small(&step, &kernel, 304, None), None);
+        assert_eq!(too_small(&step, &kernel, 152, Some(2)), None);
+        let none = too_small(&step, &kernel, 304, Some(0)).unwrap();
+        assert!(none.ends_with("recompile the model with `--decode launches`"), "{none}");
         assert_eq!(
-            too_small(&step, &kernel, 228).unwrap(),
+            too_small(&step, &kernel, 228, None).unwrap(),
             "the decode step was compiled to run on 304 workgroups at once, and this device has room \
              for 228: it runs launch by launch; recompile the model with `--decode persistent:228`"
         );

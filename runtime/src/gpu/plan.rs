@@ -69,10 +69,13 @@ impl GpuPlan {
         let mut at_load: Vec<i64> = plan.symbols.iter().map(|symbol| symbol.min).collect();
         at_load[plan.decode_loop.context] = i64::from(layout.context);
         let resolved = program::resolve(plan, &places)?;
-        let notice = plan
-            .persistent
-            .as_ref()
-            .and_then(|step| too_small(step, &plan.kernels[step.kernel], units));
+        let notice = match &plan.persistent {
+            Some(step) => {
+                let per_unit = code.kernels[step.kernel].resident(gpu)?;
+                too_small(step, &plan.kernels[step.kernel], units, per_unit)
+            }
+            None => None,
+        };
         let step = plan.persistent.as_ref().filter(|_| notice.is_none());
         let persistent = step.map(|step| {
             let (kernel, program) = (code.kernels[step.kernel], &resolved[step.program]);

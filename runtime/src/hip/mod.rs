@@ -15,7 +15,7 @@ use crate::device::{DeviceError, DeviceInfo, DeviceKind, GpuInfo};
 use crate::gpu::device::Gpu;
 use crate::gpu::driver::{
     self, DeviceAddress, Driver, Empty, Event, Fit, Function, Graph, GraphExec, HostAddress,
-    Module, Resource, Status, Stream, calls,
+    Module, Order, Resource, Status, Stream, calls,
 };
 use crate::gpu::{self, GpuDevice};
 use api::{Api, value};
@@ -167,6 +167,8 @@ impl Driver for Hip {
         grid: u32,
         block: u32,
         args: &[u64],
+        // Code objects never overlap, and workgroups that wait for each other fit by the plan.
+        _: Order,
         stream: Stream,
     ) -> Status {
         let mut bytes = size_of_val(args);

@@ -5,6 +5,7 @@
 //   FAKE_CUDA=9.0:2        compute capability and number of devices (default: none)
 //   FAKE_CUDA_MEMORY=N     bytes of each (default: 4 GiB)
 //   FAKE_CUDA_VERSION=N    release of CUDA (default: 12080), FAKE_CUDA_PTX=N of PTX (default: 87)
+//   FAKE_CUDA_RESIDENT=N   workgroups that a multiprocessor holds at once (default: 1)
 //   FAKE_CUDA_FAIL=F=N     function F gives the status N
 //   FAKE_CUDA_LOG=1        what was called how often, as the program ends
 #include <stdint.h>
@@ -22,7 +23,8 @@ static __thread unsigned group, place;
 
 enum { STUB = 34, MEMORY = 2, INVALID = 1, NO_DEVICE = 100, BAD_DEVICE = 101, BAD_IMAGE = 200,
        NO_CONTEXT = 201, BAD_PTX = 218, OLD_PTX = 222, BAD_HANDLE = 400, NOT_FOUND = 500,
-       FAULT = 700, CAPTURING = 900 };
+       FAULT = 700, TOO_LARGE = 720, CAPTURING = 900 };
+enum { MULTIPROCESSORS = 108 };
 
 static const char *setting(const char *name, const char *otherwise) {
     const char *value = getenv(name);
@@ -32,7 +34,7 @@ static long number(const char *name, const char *otherwise) {
     return atol(setting(name, otherwise));
 }
 
-static int started, sticky, launches, replays, waits, compilations, alive;
+static int started, sticky, launches, overlapping, together, replays, waits, compilations, alive;
 static size_t used;
 static __thread long current; // A device's number, plus one.
 
@@ -86,7 +88,13 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     ENTER(0);
     int major = 0, minor = 0;
     sscanf(setting("FAKE_CUDA", "0.0"), "%d.%d", &major, &minor);
-    *value = attribute == 75 ? major : attribute == 76 ? minor : attribute == 16 ? 108 : 0;
+    switch (attribute) {
+    case 16: *value = MULTIPROCESSORS; break;
+    case 75: *value = major; break;
+    case 76: *value = minor; break;
+    case 95: *value = number("FAKE_CUDA_RESIDENT", "1") > 0; break; // Cooperative launches.
+    default: return INVALID;
+    }
     return 0;
 }
 int cuDevicePrimaryCtxRetain(void **context, int device) {
@@ -351,6 +359,7 @@ static void run_fault(const u64 *a) {
 static const struct kernel kernels[] = {
     ENTRY(append), ENTRY(mix), ENTRY(predict), ENTRY(sample), ENTRY(decode_mix),
     ENTRY(decode_predict), ENTRY(fault), ENTRY(forget), ENTRY(slow_mix), ENTRY(slow_decode_mix),
+    {"streams", 0},
 };
 
 int cuModuleGetFunction(const struct kernel **function, struct module *module, const char *name) {
@@ -364,10 +373,57 @@ int cuModuleGetFunction(const struct kernel **function, struct module *module, c
         }
     return NOT_FOUND;
 }
+// A persistent step, the last stream first: each goes as far as its flags let it. The bodies are
+// those of the toy's decode step.
+static void run_streams(const struct launch *launch) {
+    static const unsigned bodies[] = {0, 4, 5};
+    const u64 *arguments = (void *)launch->args[0];
+    const u32 *code = (void *)launch->args[1];
+    u32 *sync = (void *)launch->args[2], at[MULTIPROCESSORS], left = launch->grid;
+    memcpy(at, code, left * sizeof *at);
+    while (left) {
+        int moved = 0;
+        for (u32 stream = launch->grid; stream--;) {
+            const u32 *record = code + at[stream];
+            int passed = at[stream] != 0;
+            for (u32 i = 0; passed && record[0] != -1u && i < record[5]; i++) {
+                const u32 *wait = record + 8 + 3 * i;
+                passed = (int)(sync[wait[0] / 4] - (sync[0] * wait[2] + wait[1])) >= 0;
+            }
+            if (!passed)
+                continue;
+            moved = 1;
+            if (record[0] == -1u) {
+                at[stream] = 0;
+                left--;
+                continue;
+            }
+            for (group = record[2]; group < record[2] + record[3]; group++)
+                for (place = 0; place < launch->block; place++)
+                    kernels[bodies[record[0]]].run(arguments + record[1]);
+            if (record[4])
+                sync[record[4] / 4] += record[3];
+            at[stream] += 32;
+        }
+        if (!moved)
+            abort();
+    }
+    sync[0]++;
+}
 static void run(const struct launch *launch) {
+    if (!launch->kernel->run)
+        return run_streams(launch);
     for (group = 0; group < launch->grid; group++)
         for (place = 0; place < launch->block; place++)
             launch->kernel->run(launch->args);
+}
+static int queue(struct launch *launch, struct stream *stream) {
+    launches++;
+    if (stream->capture)
+        stream->capture->launches[stream->capture->count++] = *launch;
+    else
+        run(launch);
+    return 0;
 }
 int cuLaunchKernel(const struct kernel *kernel, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
                    unsigned by, unsigned bz, unsigned shared, struct stream *stream, void **params,
@@ -381,12 +437,42 @@ int cuLaunchKernel(const struct kernel *kernel, unsigned gx, unsigned gy, unsign
         bytes > sizeof launch.args)
         return INVALID;
     memcpy(launch.args, extra[1], bytes);
-    launches++;
-    if (stream->capture)
-        stream->capture->launches[stream->capture->count++] = launch;
-    else
-        run(&launch);
-    return 0;
+    return queue(&launch, stream);
+}
+struct attribute { int id, pad; union { char pad[64]; int word; } value; };
+struct config { unsigned grid[3], block[3], shared; struct stream *stream;
+                struct attribute *attributes; unsigned count; };
+// With the attribute for programmatic serialization, which the first of a graph has no use for.
+int cuLaunchKernelEx(const struct config *c, const struct kernel *kernel, void **params,
+                     void **extra) {
+    ENTER(1);
+    if (c->count != 1 || c->attributes->id != 6 || c->attributes->value.word != 1 ||
+        (c->stream->capture && !c->stream->capture->count))
+        return INVALID;
+    overlapping++;
+    return cuLaunchKernel(kernel, c->grid[0], c->grid[1], c->grid[2], c->block[0], c->block[1],
+                          c->block[2], c->shared, c->stream, params, extra);
+}
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const struct kernel *kernel, int block,
+                                                size_t shared) {
+    ENTER(1);
+    *blocks = (int)number("FAKE_CUDA_RESIDENT", "1");
+    return block > 0 && !shared ? 0 : INVALID;
+}
+// Takes three arguments, as the one kernel that waits for its other workgroups does.
+int cuLaunchCooperativeKernel(const struct kernel *kernel, unsigned gx, unsigned gy, unsigned gz,
+                              unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                              struct stream *stream, void **params) {
+    ENTER(1);
+    struct launch launch = {.kernel = kernel, .grid = gx, .block = bx};
+    if (!gx || !bx || gy != 1 || gz != 1 || by != 1 || bz != 1 || shared || kernel->run)
+        return INVALID;
+    if (gx > MULTIPROCESSORS * number("FAKE_CUDA_RESIDENT", "1"))
+        return TOO_LARGE;
+    for (int i = 0; i < 3; i++)
+        launch.args[i] = *(u64 *)params[i];
+    together++;
+    return queue(&launch, stream);
 }
 int cuGraphLaunch(const struct graph *graph, void *stream) {
     ENTER(1);
@@ -423,7 +509,8 @@ int cuGetErrorString(int status, const char **text) { return told(status, text, 
 
 __attribute__((destructor)) static void tell(void) {
     if (getenv("FAKE_CUDA_LOG"))
-        printf("\n> %d compilations, %d launches, %d replays, %d waits, %d things left\n",
-               compilations, launches, replays, waits, alive);
+        printf("\n> %d compilations, %d launches (%d overlapping, %d together), %d replays, %d waits, "
+               "%d things left\n",
+               compilations, launches, overlapping, together, replays, waits, alive);
     fflush(stdout);
 }

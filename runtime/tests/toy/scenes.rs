@@ -59,7 +59,7 @@ impl Stand {
         match scene {
             "decode" => self.decode(),
             "slow" => self.slow(),
-            "count" => self.count(),
+            "count" => self.count(|_| {}),
             "large" => self.large(),
             "synthetic" => self.synthetic(),
             "launches" => launches::launch_by_launch(&toy(), self.device),
@@ -168,9 +168,11 @@ impl Stand {
         say("done");
     }
 
-    fn count(&self) {
-        let toy = self.toy(|_| {});
+    /// Generates with a changed plan; says what the runtime has to say of it.
+    pub fn count(&self, change: impl FnOnce(&mut Plan)) {
+        let toy = self.toy(change);
         let mut session = Session::load(&toy.artifact(), self.with(None)).unwrap();
+        session.notice().into_iter().for_each(say);
         let start = prompt(CHUNK + 1);
         assert_eq!(generate(&mut session, &start, &options(30)), continuation(&start, 30, 1));
     }
