@@ -105,6 +105,13 @@ pub struct CheckArgs {
     /// changed what it computes
     #[arg(long)]
     pub verify_each: bool,
+    /// Name the first rewrite of that pass that is wrong
+    #[arg(long, requires = "verify_each")]
+    pub bisect: bool,
+    /// Keep what shows the fault of a pass in this directory, as a small module with its inputs
+    /// [default: waveloom-reproducer in the system's temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub reproducer: Option<PathBuf>,
 }
 
 /// `opt`.
@@ -118,6 +125,12 @@ pub struct OptArgs {
     /// File to write, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Dtype of matrix weights
+    #[arg(long, default_value = "keep")]
+    pub dtype: String,
+    /// Target whose layouts are chosen
+    #[arg(long, value_name = "TARGET", default_value = "cpu")]
+    pub target: String,
     /// How passes are checked.
     #[command(flatten)]
     pub check: CheckArgs,

@@ -238,11 +238,11 @@ impl Reproducer {
 }
 
 /// The inputs of a module.
-fn inputs_path(module: &Path) -> PathBuf {
+pub(crate) fn inputs_path(module: &Path) -> PathBuf {
     module.with_extension("safetensors")
 }
 
-fn failed(path: &Path, problem: &dyn std::fmt::Display) -> VerifyError {
+pub(crate) fn failed(path: &Path, problem: &dyn std::fmt::Display) -> VerifyError {
     VerifyError::Inputs { path: path.display().to_string(), problem: problem.to_string() }
 }
 

@@ -72,6 +72,14 @@ impl Rule {
         Rule { name, numerics, body }
     }
 
+    /// What it offers as equal to a class; nothing where it is a pattern.
+    pub fn offers(&self, graph: &Graph, class: Id) -> Vec<Term> {
+        match self.body {
+            Body::Pattern { .. } => vec![],
+            Body::Find(find) => find(graph, class),
+        }
+    }
+
     /// The rule as egg runs it.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 use crate::report::Element;
 use serde::Serialize;
 use std::fmt;
+use waveloom_ir::{Function, Inst, ValueId};
 use waveloom_passes::Numerics;
 
 /// What is wrong with a module after a pass.
@@ -30,15 +31,13 @@ pub enum Finding {
     },
 }
 
-/// A result that is further off than what the pass may do to numbers.
+/// A value that is further off than what the pass may do to numbers.
 #[derive(Clone, Debug, Serialize)]
 pub struct Difference {
     /// The function.
     pub function: String,
-    /// Which of its results.
-    pub result: usize,
-    /// The result's name.
-    pub name: Option<String>,
+    /// What computed the value before the pass; an instruction, or a parameter that is returned.
+    pub at: String,
     /// What the pass may do to numbers: `exact`, `reassociates` or `lossy`.
     pub numerics: &'static str,
     /// Numbers that are wrong.
@@ -85,20 +84,14 @@ impl fmt::Display for Finding {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name.as_ref().map_or(String::new(), |name| format!(" (%{name})"));
+        let numerics = match self.numerics {
+            "exact" => "is exact",
+            other => other,
+        };
         write!(
             f,
-            "{} of {} numbers of result {} of @{}{name} are not what they were, at {}; what was \
-             applied {}",
-            self.wrong,
-            self.of,
-            self.result,
-            self.function,
-            self.extents,
-            match self.numerics {
-                "exact" => "is exact",
-                other => other,
-            }
+            "{} of {} numbers of `{}` in @{} are not what they were, at {}; what was applied {numerics}",
+            self.wrong, self.of, self.at, self.function, self.extents,
         )?;
         for element in self.elements.iter().take(3) {
             let index: Vec<String> = element.index.iter().map(u64::to_string).collect();
@@ -114,4 +107,14 @@ impl fmt::Display for Difference {
         }
         Ok(())
     }
+}
+
+/// An instruction, without its attributes.
+pub(super) fn spelled(function: &Function, inst: &Inst) -> String {
+    let name = |value: &ValueId| match &function.values[value.index()].name {
+        Some(name) => format!("%{name}"),
+        None => value.to_string(),
+    };
+    let list = |values: &[ValueId]| values.iter().map(name).collect::<Vec<_>>().join(", ");
+    format!("{} = {} {}", list(&inst.results), inst.op.mnemonic(), list(&inst.operands))
 }

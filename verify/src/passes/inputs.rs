@@ -35,7 +35,7 @@ impl Case {
             let extents = Case::extents(module, tokens);
             Case { seed, extents, scale }
         };
-        let mut cases = vec![case(seed, EXTENT, 1.0), case(seed.wrapping_add(1), 1, 1.0 / 64.0)];
+        let mut cases = vec![case(seed, EXTENT, 2.0), case(seed.wrapping_add(1), 1, 1.0 / 64.0)];
         cases.dedup_by(|a, b| a.extents == b.extents && a.scale == b.scale);
         cases
     }

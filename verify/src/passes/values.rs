@@ -5,7 +5,10 @@
 //! a sum of the operands with fixed random factors, which is different as soon as an operand is. So a
 //! model of eighty layers costs what one of a few distinct layers does.
 //!
-//! How far results may be apart follows from what the pass says of numbers:
+//! Not only results are compared: a pass says which values of its module equal which ones before it, and
+//! all of these are, in order. So a mistake shows where it is, before anything can blur it.
+//!
+//! How far values may be apart follows from what the pass says of numbers:
 //!
 //! - `exact`: not at all, computed in f32 (0 and −0 are equal). Constants that were folded are folded in
 //!   f32, and sums run in one order, so a pass that keeps every operation keeps every bit;
@@ -13,24 +16,28 @@
 //!   are equal in real arithmetic; what rounds is each operation in f64, constants that rules computed
 //!   in f32, and caches that are stored in f16, all of which are in the errors of one or the other.
 
-use super::finding::{Difference, Finding, numerics_name};
+use super::finding::{Difference, Finding, numerics_name, spelled};
 use super::inputs::{Case, converted};
+use super::reduce::only;
 use super::small::smaller;
 use crate::check::{keep_worst, place};
 use crate::report::Element;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 use waveloom_ir::interp::{Bounded, Data, Real};
 use waveloom_ir::{
-    DType, Dim, FuncId, Function, InterpError, Interpreter, Module, Op, Tensor, WeightId,
+    DType, Dim, FuncId, Function, InterpError, Interpreter, Module, Op, Tensor, ValueId, WeightId,
 };
-use waveloom_passes::Numerics;
+use waveloom_passes::{Numerics, ValueMap};
 
 /// Multiplications that a function may cost with all that it calls, before its calls are stood in for.
 const AFFORDABLE: f64 = 1e8;
 
 /// Elements of a module's largest value that are looked at a second time in their full size.
 const FEASIBLE: u64 = 1 << 27;
+
+/// Elements of a value within a function that is compared.
+const MIDDLING: u64 = 1 << 20;
 
 /// Elements of an operand of a call that is stood in for, where it has more than [`LONG`].
 const SHORT: usize = 1 << 12;
@@ -39,22 +46,27 @@ const SHORT: usize = 1 << 12;
 const LONG: usize = 1 << 16;
 
 /// Whether `after` computes what `before` does.
+///
+/// `maps` says by function what its values were; in other functions each value is what it was.
 pub fn same_values(
     before: &Module,
     after: &Module,
+    maps: &BTreeMap<String, ValueMap>,
     numerics: Numerics,
     seed: u64,
 ) -> Result<(), Finding> {
     interface(before, after)?;
+    let judge = |before: &Module, after: &Module| {
+        let cases = Case::all(before, seed);
+        Judge { before, after, maps, numerics, cases }.judge()
+    };
     if let Some([small, small_after]) = smaller([before, after]) {
-        let Err(finding) = Judge::new(&small, &small_after, numerics, seed).judge() else {
-            return Ok(());
-        };
+        let Err(finding) = judge(&small, &small_after) else { return Ok(()) };
         if largest(before) > FEASIBLE {
             return Err(finding);
         }
     }
-    Judge::new(before, after, numerics, seed).judge()
+    judge(before, after)
 }
 
 /// Passes keep symbols, and the names and shapes of weights.
@@ -84,15 +96,12 @@ fn largest(module: &Module) -> u64 {
 struct Judge<'m> {
     before: &'m Module,
     after: &'m Module,
+    maps: &'m BTreeMap<String, ValueMap>,
     numerics: Numerics,
     cases: Vec<Case>,
 }
 
-impl<'m> Judge<'m> {
-    fn new(before: &'m Module, after: &'m Module, numerics: Numerics, seed: u64) -> Judge<'m> {
-        Judge { before, after, numerics, cases: Case::all(before, seed) }
-    }
-
+impl Judge<'_> {
     fn judge(&self) -> Result<(), Finding> {
         for (before, after) in self.pairs()? {
             for case in &self.cases {
@@ -138,7 +147,7 @@ impl<'m> Judge<'m> {
     ) -> Result<(), Finding> {
         let functions =
             [&self.before.functions[before.index()], &self.after.functions[after.index()]];
-        let name = &functions[1].name;
+        let name = &functions[0].name;
         let loops = |f: &Function| f.insts.iter().any(|i| matches!(i.op, Op::DecodeLoop { .. }));
         if functions.iter().any(|f| loops(f)) {
             // What it loops over is judged.
@@ -157,21 +166,23 @@ impl<'m> Judge<'m> {
             })
             .collect();
         let stands_in = cost(self.before, before, case) > AFFORDABLE;
-        let values = |module, id| evaluate(module, id, &inputs, case, stands_in);
+        let values = |module: &Module, id, results: Vec<ValueId>| {
+            let (module, id) = giving(module, id, results);
+            evaluate(&module, id, &inputs, case, stands_in)
+        };
+        let (old, new) = self.compared(functions, case).into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
         // What has no value on these inputs cannot be judged on them.
-        let Ok(expected) = values(self.before, before) else { return Ok(()) };
-        let found = values(self.after, after).map_err(|error| Finding::NoValue {
+        let Ok(expected) = values(self.before, before, old.clone()) else { return Ok(()) };
+        let found = values(self.after, after, new).map_err(|error| Finding::NoValue {
             function: name.clone(),
             problem: error.to_string(),
         })?;
-        for (result, (expected, found)) in expected.iter().zip(&found).enumerate() {
+        for ((value, expected), found) in old.into_iter().zip(&expected).zip(&found) {
             let (wrong, elements) = wrong_elements(expected, found);
             if wrong > 0 {
-                let value = &functions[0].values[functions[0].results[result].index()];
                 return Err(Finding::Differs(Box::new(Difference {
                     function: name.clone(),
-                    result,
-                    name: value.name.clone(),
+                    at: made_by(functions[0], value),
                     numerics: numerics_name(self.numerics),
                     wrong,
                     of: expected.data.len() as u64,
@@ -182,6 +193,43 @@ impl<'m> Judge<'m> {
         }
         Ok(())
     }
+
+    /// Pairs of values, before and after, that are to be the same: those that the pass says are, in their
+    /// order, then the results.
+    fn compared(&self, [before, after]: [&Function; 2], case: &Case) -> Vec<(ValueId, ValueId)> {
+        let identity = ValueMap::identity(after);
+        let map = match self.maps.get(&after.name) {
+            Some(map) => map,
+            None if before.values.len() == after.values.len() => &identity,
+            None => &ValueMap::default(),
+        };
+        let count = |function: &Function, value| {
+            let elements = case.shape(function.ty(value)).iter().product::<u64>();
+            (elements <= MIDDLING).then_some(elements)
+        };
+        let made = after.insts.iter().flat_map(|inst| &inst.results);
+        let pairs = made.filter_map(|&new| {
+            let old = *map.before(new).first()?;
+            let size = count(before, old)?;
+            (count(after, new) == Some(size)).then_some((old, new))
+        });
+        let results = before.results.iter().copied().zip(after.results.iter().copied());
+        pairs.chain(results).collect()
+    }
+}
+
+/// The module with one function, and what it calls, that gives these values.
+fn giving(module: &Module, id: FuncId, results: Vec<ValueId>) -> (Module, FuncId) {
+    let mut alone = only(module, id);
+    let id = FuncId(alone.functions.len() as u32 - 1);
+    alone.functions[id.index()].results = results;
+    (alone, id)
+}
+
+/// What computes a value, for people.
+fn made_by(function: &Function, value: ValueId) -> String {
+    let inst = function.insts.iter().find(|inst| inst.results.contains(&value));
+    inst.map_or_else(|| format!("parameter {value}"), |inst| spelled(function, inst))
 }
 
 /// The functions that a function calls, in order.
@@ -239,7 +287,7 @@ fn only_called_with(module: &Module, id: FuncId) -> HashSet<WeightId> {
 }
 
 /// Results of a call that depend on every operand, and on nothing else.
-fn stand_in<R: Real>(
+pub fn stand_in<R: Real>(
     callee: &Function,
     args: &[Rc<Tensor<R>>],
     shapes: &[Vec<u64>],
@@ -321,7 +369,8 @@ impl Judged for Bounded {
 
 /// How many numbers are wrong, and the worst of them.
 fn wrong_elements<R: Judged>(expected: &Tensor<R>, found: &Tensor<R>) -> (u64, Vec<Element>) {
-    let same_kind = expected.shape == found.shape
+    // A view of a value may stand for it.
+    let same_kind = expected.data.len() == found.data.len()
         && std::mem::discriminant(&expected.data) == std::mem::discriminant(&found.data);
     let (mut wrong, mut worst) = (0, vec![]);
     let pairs = expected.to_reals().into_iter().zip(found.to_reals());

@@ -20,7 +20,7 @@ fn the_passes_are_right() {
             let wrong = first_wrong(PASSES, &module, &options);
             let seconds = start.elapsed().as_secs_f64();
             println!("{name} {dtype}: {seconds:.2} s");
-            if let Some((pass, finding)) = wrong {
+            if let Some((pass, finding, _)) = wrong {
                 panic!("{name} {dtype}: {pass}: {finding}");
             }
             assert!(seconds < OVERHEAD, "{name}: {seconds} s");

@@ -30,18 +30,21 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     let recorder = Recorder::new(args.report.as_deref(), targets())?;
     let progress = Progress::new(args.json);
     let check = PassCheck::new(&args.check);
-    let mut watcher = Watcher { progress, dump, recorder, check, passes: vec![] };
+    let names: Vec<String> = targets().collect();
+    let targets = names.into_iter();
+    let mut watcher = Watcher { progress, dump, recorder, check, targets, passes: vec![] };
     let start = Instant::now();
     watcher.phase(IMPORT);
     let imported = import(&args.model, import_options(args)).map_err(failure)?;
     let import_time = start.elapsed();
     watcher.dump.module(IMPORT, &imported.module, &watcher.progress);
     watcher.recorder.import(&imported.module);
+    watcher.check.begin(&imported.module);
     let model = imported.info.name.clone();
     let report =
         compile(source(&imported, args.synthetic_weights)?, &options, &args.output, &mut watcher);
     watcher.progress.finish();
-    let report = report?;
+    let report = report.map_err(|error| watcher.check.compile_failure(error))?;
     watcher.dump.finish()?;
     let time = start.elapsed();
     let import_phase = [(IMPORT.to_string(), import_time)];
@@ -61,11 +64,15 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
 fn compile_options(args: &CompileArgs) -> Result<CompileOptions, Failure> {
     let targets: Result<Vec<Target>, _> =
         args.target.iter().map(|name| Target::from_name(name)).collect();
-    let dtype = WeightDtype::parse(&args.dtype)
-        .ok_or_else(|| Failure::new(format!("unknown dtype `{}`", args.dtype)))?;
+    let dtype = weight_dtype(&args.dtype)?;
     let decode =
         args.decode.parse().map_err(|error: UnknownForm| Failure::new(error.to_string()))?;
     Ok(CompileOptions { targets: targets?, dtype, decode })
+}
+
+/// The dtype of weights that is spelled so.
+pub fn weight_dtype(name: &str) -> Result<WeightDtype, Failure> {
+    WeightDtype::parse(name).ok_or_else(|| Failure::new(format!("unknown dtype `{name}`")))
 }
 
 fn import_options(args: &CompileArgs) -> ImportOptions {
@@ -120,6 +127,7 @@ struct Watcher {
     dump: Dump,
     recorder: Recorder,
     check: PassCheck,
+    targets: std::vec::IntoIter<String>,
     passes: Vec<PassTiming>,
 }
 
@@ -128,6 +136,8 @@ impl Observer for Watcher {
         if name == "passes" {
             self.dump.next_target();
             self.recorder.next_target();
+            let target = self.targets.next();
+            self.check.begin_target(target);
         }
         self.progress.phase(name);
     }

@@ -1,34 +1,75 @@
-//! `--verify-each`: every pass checked as it runs.
+//! Passes watched as they run: `--verify-each` checks each, `--bisect` looks for the rewrite that is wrong,
+//! and what makes a pass fail is kept as a small module.
 
+use std::panic;
+use std::path::{Path, PathBuf};
 use waveloom_cli::args::CheckArgs;
+use waveloom_cli::{Failure, format};
+use waveloom_codegen_hip::compile::CompileError;
 use waveloom_ir::Module;
-use waveloom_passes::{MemoryPlan, PassError, PassEvent, Schedule};
-use waveloom_verify::passes::{judge, memory, same_schedule};
+use waveloom_passes::{
+    MemoryPlan, Pass, PassError, PassEvent, PassOptions, Schedule, WeightDtype, find_pass,
+};
+use waveloom_verify::passes::{
+    Attempt, Culprit, Finding, bisect, judge, keep, memory, reduce, same_schedule,
+};
 
 /// Seed of the inputs.
 const SEED: u64 = 0;
 
-/// Checks what passes made, where that is asked for.
+/// Watches passes.
 pub struct PassCheck {
-    wanted: bool,
+    verify: bool,
+    bisect: bool,
+    folder: PathBuf,
+    /// For the command line that shows a fault again.
+    target: Option<String>,
+    imported: Option<Module>,
+    /// What the pass that runs now was given, and the options of those before it.
+    last: Option<(Module, PassOptions)>,
+    /// Whether a fault was looked into.
+    told: bool,
 }
 
 impl PassCheck {
     /// As the command line says.
     pub fn new(args: &CheckArgs) -> PassCheck {
-        PassCheck { wanted: args.verify_each }
+        let folder = args.reproducer.clone();
+        let folder = folder.unwrap_or_else(|| std::env::temp_dir().join("waveloom-reproducer"));
+        PassCheck {
+            verify: args.verify_each,
+            bisect: args.bisect,
+            folder,
+            target: None,
+            imported: None,
+            last: None,
+            told: false,
+        }
+    }
+
+    /// Passes begin on this module.
+    pub fn begin(&mut self, module: &Module) {
+        self.imported = Some(module.clone());
+        self.last = None;
+    }
+
+    /// Passes begin again on the same module, for this target.
+    pub fn begin_target(&mut self, target: Option<String>) {
+        self.target = target;
+        self.last = None;
     }
 
     /// After a pass.
     pub fn pass(&mut self, event: &PassEvent<'_>) -> Result<(), PassError> {
-        if !self.wanted {
-            return Ok(());
+        if self.verify
+            && let Err(finding) = judge(event, SEED)
+        {
+            let more = self.look_into(event.pass, event.before, event.options);
+            let problem = format!("{finding}{more}");
+            return Err(PassError::Wrong { pass: event.pass.name, problem });
         }
-        let wrong = |finding: waveloom_verify::passes::Finding| PassError::Wrong {
-            pass: event.pass.name,
-            problem: finding.to_string(),
-        };
-        judge(event, SEED).map_err(wrong)
+        self.last = Some((event.after.clone(), event.options.clone()));
+        Ok(())
     }
 
     /// After scheduling and memory planning.
@@ -38,15 +79,95 @@ impl PassCheck {
         schedule: &Schedule,
         plan: &MemoryPlan,
     ) -> Result<(), PassError> {
-        if !self.wanted {
+        if !self.verify {
             return Ok(());
         }
-        for (pass, result) in [
-            ("schedule", same_schedule(module, schedule)),
-            ("plan-memory", memory(module, schedule, plan)),
-        ] {
-            result.map_err(|finding| PassError::Wrong { pass, problem: finding.to_string() })?;
-        }
-        Ok(())
+        let wrong = |pass: &'static str| {
+            move |finding: Finding| PassError::Wrong { pass, problem: finding.to_string() }
+        };
+        same_schedule(module, schedule).map_err(wrong("schedule"))?;
+        memory(module, schedule, plan).map_err(wrong("plan-memory"))
     }
+
+    /// The module after the passes so far.
+    pub fn module(&self) -> Option<&Module> {
+        self.last.as_ref().map(|(module, _)| module).or(self.imported.as_ref())
+    }
+
+    /// What to say of an error; where it is a pass's mistake, with the place of a small module that shows
+    /// it.
+    pub fn failure(&mut self, error: PassError) -> Failure {
+        let culprit = error.culprit().and_then(|name| find_pass(name).ok());
+        let (Some(pass), Some(module), false) = (culprit, self.module().cloned(), self.told) else {
+            return error.into();
+        };
+        let options = self.last.as_ref().map(|(_, options)| options.clone()).unwrap_or_default();
+        let more = self.look_into(pass, &module, &options);
+        Failure::new(format!("{error}{more}"))
+    }
+
+    /// The same of a compilation.
+    pub fn compile_failure(&mut self, error: CompileError) -> Failure {
+        match error {
+            CompileError::Pass(error) => self.failure(error),
+            error => error.into(),
+        }
+    }
+
+    /// Makes the module small, keeps it, and looks for the rewrite; says where and which.
+    fn look_into(&mut self, pass: &Pass, before: &Module, options: &PassOptions) -> String {
+        self.told = true;
+        let attempt = Attempt { pass, options, seed: SEED };
+        let (reduced, culprit) = quietly(|| {
+            let fault = attempt.run(before).err()?;
+            let reduced = reduce(before, &mut |module| {
+                attempt.run(module).is_err_and(|other| other.is_like(&fault))
+            });
+            let culprit = self.bisect.then(|| bisect(&attempt, &reduced));
+            Some((Some((fault, reduced)), culprit))
+        })
+        .unwrap_or_default();
+        let mut text = culprit.map_or(String::new(), |culprit: Culprit| format!("\n{culprit}"));
+        if let Some((fault, reduced)) = reduced {
+            let path = self.folder.join(format!("{}.wl", pass.name));
+            let kept =
+                std::fs::create_dir_all(&self.folder).map_err(|error| error.to_string()).and_then(
+                    |()| keep(&attempt, &fault, &reduced, &path).map_err(|error| error.to_string()),
+                );
+            text += &match kept {
+                Ok(()) => self.how_to_see_it(pass, options, &reduced, &path),
+                Err(error) => format!("\nthe reproducer could not be kept: {error}"),
+            };
+        }
+        text
+    }
+
+    fn how_to_see_it(
+        &self,
+        pass: &Pass,
+        options: &PassOptions,
+        reduced: &Module,
+        path: &Path,
+    ) -> String {
+        let ops: usize = reduced.functions.iter().map(|function| function.insts.len()).sum();
+        let target = self.target.as_ref().map_or(String::new(), |t| format!(" --target {t}"));
+        let dtype = match options.dtype {
+            WeightDtype::Keep => String::new(),
+            dtype => format!(" --dtype {dtype}"),
+        };
+        let (path, pass, ops) = (path.display(), pass.name, format::count(ops as u64, "op"));
+        format!(
+            "\n{ops} that show it are kept: `waveloom opt {path} --passes {pass}{dtype}{target} \
+             --verify-each --bisect`"
+        )
+    }
+}
+
+/// Runs `work` while panics, of which each is an answer, say nothing.
+fn quietly<T>(work: impl FnOnce() -> T) -> T {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let result = work();
+    panic::set_hook(hook);
+    result
 }

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 fn command() -> clap::Command {
     let dtypes = WeightDtype::CONVERTIBLE.iter().map(|dtype| dtype.name());
     let dtypes = PossibleValuesParser::new(["keep"].into_iter().chain(dtypes));
-    let dtypes_again = dtypes.clone();
+    let (dtypes_again, dtypes_for_opt) = (dtypes.clone(), dtypes.clone());
     let passes = || PASSES.iter().map(|pass| pass.name);
     let print_after = PossibleValuesParser::new(["all"].into_iter().chain(points()));
     let passes = PossibleValuesParser::new(["all"].into_iter().chain(passes()));
@@ -47,7 +47,11 @@ fn command() -> clap::Command {
                 .mut_arg("target", |arg| arg.value_parser(Target::NAMES.to_vec()))
                 .mut_arg("dtype", |arg| arg.value_parser(dtypes_again))
         })
-        .mut_subcommand("opt", |opt| opt.mut_arg("passes", |arg| arg.value_parser(passes)))
+        .mut_subcommand("opt", |opt| {
+            opt.mut_arg("passes", |arg| arg.value_parser(passes))
+                .mut_arg("target", |arg| arg.value_parser(Target::NAMES.to_vec()))
+                .mut_arg("dtype", |arg| arg.value_parser(dtypes_for_opt))
+        })
 }
 
 fn run(command: &CompilerCommand) -> Result<(), Failure> {

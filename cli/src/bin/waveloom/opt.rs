@@ -1,5 +1,6 @@
 //! `opt`: passes over a module in its text form.
 
+use crate::compile::weight_dtype;
 use crate::each::PassCheck;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::io::Write;
 use waveloom_cli::Failure;
 use waveloom_cli::args::OptArgs;
 use waveloom_cli::output::{self, PendingFile};
+use waveloom_codegen_hip::Target;
 use waveloom_ir::Module;
 use waveloom_passes::{PASSES, Pass, PassEvent, PassOptions, find_pass, run_passes};
 
@@ -40,11 +42,18 @@ pub fn run(args: &OptArgs) -> Result<(), Failure> {
         waveloom_ir::parse(&text).map_err(|error| Failure::new(format!("{input}: {error}")))?;
     let mut timings = vec![];
     let mut check = PassCheck::new(&args.check);
-    let module =
-        run_passes(passes(&args.passes)?, module, &PassOptions::default(), &mut |event| {
-            timings.push(PassTiming::new(&event));
-            check.pass(&event)
-        })?;
+    check.begin(&module);
+    check.begin_target(Some(args.target.clone()));
+    let options = PassOptions {
+        dtype: weight_dtype(&args.dtype)?,
+        layout: Target::from_name(&args.target)?.layout(),
+        ..PassOptions::default()
+    };
+    let module = run_passes(passes(&args.passes)?, module, &options, &mut |event| {
+        timings.push(PassTiming::new(&event));
+        check.pass(&event)
+    })
+    .map_err(|error| check.failure(error))?;
     match &args.output {
         Some(path) => PendingFile::create(path)?.finish(|file| write!(file, "{module}"))?,
         None => output::write(&module)?,

@@ -1,6 +1,6 @@
 //! `verify`: every kernel of a model, or one that was kept, against the interpreter.
 
-use crate::compile::{failure, sections};
+use crate::compile::{failure, sections, weight_dtype};
 use crate::progress::Progress;
 use std::path::{Path, PathBuf};
 use waveloom_cli::args::VerifyArgs;
@@ -13,7 +13,7 @@ use waveloom_codegen_hip::compile::{
 use waveloom_codegen_hip::{DecodeForm, KernelDump};
 use waveloom_frontend::{ImportOptions, import};
 use waveloom_ir::{Numerics, Weights};
-use waveloom_passes::{PassError, PassEvent, WeightDtype};
+use waveloom_passes::{PassError, PassEvent};
 use waveloom_plan::{Artifact, Plan};
 use waveloom_runtime::{Device, LoadRequest, LoadedPlan};
 use waveloom_verify::{
@@ -41,8 +41,7 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
 /// Compiles a model to a temporary file and runs it launch by launch.
 fn run_model(args: &VerifyArgs) -> Result<Report, Failure> {
     let target = Target::from_name(args.target.as_deref().unwrap_or("cpu"))?;
-    let dtype = WeightDtype::parse(&args.dtype)
-        .ok_or_else(|| Failure::new(format!("unknown dtype `{}`", args.dtype)))?;
+    let dtype = weight_dtype(&args.dtype)?;
     // Verified is what is run: the cache has no more room than that takes.
     let context = args.tokens.saturating_add(args.steps);
     let import_options =
