@@ -5,9 +5,11 @@
 mod compile;
 mod dump;
 mod each;
+mod explain;
 mod opt;
 mod progress;
 mod report;
+mod selftest;
 mod sign;
 mod targets;
 mod verify;
@@ -59,6 +61,7 @@ fn run(command: &CompilerCommand) -> Result<(), Failure> {
         CompilerCommand::Compile(args) => compile::run(args),
         CompilerCommand::Opt(args) => opt::run(args),
         CompilerCommand::Targets(args) => targets::run(args),
+        CompilerCommand::ExplainTarget(args) => explain::run(args),
         CompilerCommand::Verify(args) => verify::run(args),
         CompilerCommand::Sign(args) => sign::run(args),
         CompilerCommand::VerifySignature(args) => sign::verify(args),
