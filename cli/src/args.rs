@@ -22,8 +22,6 @@ pub enum RunnerCommand {
     Bench(BenchArgs),
     /// Show what is inside a compiled model
     Inspect(InspectArgs),
-    /// Run a compiled model's own test on a device: is every layer what the compiler expected?
-    Selftest(SelfTestArgs),
     /// List the devices of this machine
     Devices(ListArgs),
 }
@@ -44,10 +42,13 @@ pub enum CompilerCommand {
     Compile(CompileArgs),
     /// Run passes on a module in its text form
     Opt(OptArgs),
+    /// Run one kernel of a dump, edited or not, and measure it against the roofline
+    BenchKernel(BenchKernelArgs),
+    /// Say in words what changed between two modules or two compiled files; the exit code is 0 where
+    /// nothing did, 1 where something did, 2 where they cannot be compared
+    Diff(DiffArgs),
     /// List the targets that models can be compiled for
     Targets(ListArgs),
-    /// Say what a target does with a model: what runs natively, what falls back and why, memory, time
-    ExplainTarget(ExplainArgs),
     /// Check every kernel of a model against the interpreter, on a device
     Verify(VerifyArgs),
     /// Sign a file with a private key, in the OpenSSF Model Signing format
@@ -64,20 +65,21 @@ pub enum CompilerCommand {
 pub struct CompileArgs {
     /// Directory with config.json and *.safetensors, or a .gguf file; with --synthetic-weights a
     /// config.json
-    pub model: PathBuf,
+    #[arg(required_unless_present = "compile_from")]
+    pub model: Option<PathBuf>,
     /// File to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Targets, separated by commas; `waveloom targets` lists them
-    #[arg(long, value_name = "TARGETS", value_delimiter = ',', default_value = "cpu")]
+    /// Targets, separated by commas; `waveloom targets` lists them [default: cpu]
+    #[arg(long, value_name = "TARGETS", value_delimiter = ',')]
     pub target: Vec<String>,
-    /// Dtype of matrix weights
-    #[arg(long, default_value = "keep")]
-    pub dtype: String,
+    /// Dtype of matrix weights [default: keep]
+    #[arg(long)]
+    pub dtype: Option<String>,
     /// How the decode step runs on GPUs: launches, persistent (one kernel that stays on every
-    /// compute unit) or persistent:N (on N of them)
-    #[arg(long, value_name = "FORM", default_value = "launches")]
-    pub decode: String,
+    /// compute unit) or persistent:N (on N of them) [default: launches]
+    #[arg(long, value_name = "FORM")]
+    pub decode: Option<String>,
     /// Largest context length that can be asked for when the file is run
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_context: Option<u32>,
@@ -85,22 +87,31 @@ pub struct CompileArgs {
     /// up when the file is loaded: for measuring speed and memory without the model
     #[arg(long, value_name = "SEED")]
     pub synthetic_weights: Option<u64>,
+    /// Stop after this pass and write the module as text (.wl), from which --compile-from goes on
+    #[arg(long, value_name = "PASS", conflicts_with = "report")]
+    pub compile_to: Option<String>,
+    /// Go on from a module that --compile-to or --dump-phases-to wrote, edited or not; MODEL is then
+    /// where its weights are, if they are no longer where they were
+    #[arg(long, value_name = "FILE.wl",
+        conflicts_with_all = ["dtype", "max_context", "synthetic_weights"])]
+    pub compile_from: Option<PathBuf>,
     /// Write the IR after each pass, and each kernel in each of its forms, to this directory
     #[arg(long, value_name = "DIR")]
     pub dump_phases_to: Option<PathBuf>,
-    /// Print the IR after this pass, or after `all`; the summary then goes to standard error
+    /// Print the IR after this pass or after `all`, or kernels in this form; the summary then goes
+    /// to standard error
     #[arg(long, value_name = "PASS", conflicts_with = "json")]
     pub print_ir_after: Option<String>,
+    /// Print these functions and kernels only: names separated by commas, with * for any letters;
+    /// `--print-ir-after all` then prints the kernels among them in every form
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "print_ir_after")]
+    pub print_ir_filter: Vec<String>,
     /// Write a page for a browser about the file and how it was made; as JSON where the name ends so
     #[arg(long, value_name = "OUT")]
     pub report: Option<PathBuf>,
     /// How passes are checked.
     #[command(flatten)]
     pub check: CheckArgs,
-    /// Put a self-test into the file, for `selftest`: what each layer must compute for a short prompt
-    /// [default: on, where the file has weights]
-    #[arg(long, value_name = "SWITCH")]
-    pub self_test: Option<Switch>,
     /// Print the summary as one JSON object, and no progress
     #[arg(long)]
     pub json: bool,
@@ -122,51 +133,6 @@ pub struct CheckArgs {
     pub reproducer: Option<PathBuf>,
 }
 
-/// `explain-target`.
-#[derive(Debug, Args)]
-pub struct ExplainArgs {
-    /// Directory with config.json and *.safetensors, a .gguf file, or a config.json alone
-    pub model: PathBuf,
-    /// Target; `waveloom targets` lists them
-    #[arg(long, value_name = "TARGET", default_value = "cpu")]
-    pub target: String,
-    /// Dtype of matrix weights
-    #[arg(long, default_value = "keep")]
-    pub dtype: String,
-    /// Largest context length that can be asked for
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_context: Option<u32>,
-    /// Numbers of sequences at a time to give the memory of, separated by commas
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,4,16",
-        value_parser = clap::value_parser!(u64).range(1..))]
-    pub batch: Vec<u64>,
-    /// Print one JSON object
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Whether something is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Switch {
-    /// It is.
-    On,
-    /// It is not.
-    Off,
-}
-
-/// `selftest`.
-#[derive(Debug, Args)]
-pub struct SelfTestArgs {
-    /// Compiled model
-    pub file: PathBuf,
-    /// Where to run.
-    #[command(flatten)]
-    pub device: DeviceArgs,
-    /// Print one JSON object
-    #[arg(long)]
-    pub json: bool,
-}
-
 /// `opt`.
 #[derive(Debug, Args)]
 pub struct OptArgs {
@@ -178,12 +144,12 @@ pub struct OptArgs {
     /// File to write, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Dtype of matrix weights
-    #[arg(long, default_value = "keep")]
-    pub dtype: String,
-    /// Target whose layouts are chosen
-    #[arg(long, value_name = "TARGET", default_value = "cpu")]
-    pub target: String,
+    /// Dtype of matrix weights [default: what the module was dumped for, or keep]
+    #[arg(long)]
+    pub dtype: Option<String>,
+    /// Target whose layouts and tiles are chosen [default: what the module was dumped for, or cpu]
+    #[arg(long, value_name = "TARGET")]
+    pub target: Option<String>,
     /// How passes are checked.
     #[command(flatten)]
     pub check: CheckArgs,
@@ -255,6 +221,41 @@ pub struct VerifySignatureArgs {
     /// The signature [default: FILE.sig]
     #[arg(long, value_name = "SIGNATURE")]
     pub signature: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `bench-kernel`.
+#[derive(Debug, Args)]
+pub struct BenchKernelArgs {
+    /// A kernel of a dump in any of its forms, kernels/NAME.mlir, .ll, .s, .ptx or .o, edited or not;
+    /// NAME.json must be beside it
+    pub file: PathBuf,
+    /// Where to run.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Tokens of the step [default: as many as a step takes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tokens: Option<u32>,
+    /// Length of the KV cache after the step [default: 1024, or the model's context]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cache_length: Option<u32>,
+    /// How often to run every launch
+    #[arg(long, value_name = "R", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// A module (.wl) or a compiled file
+    pub old: PathBuf,
+    /// Another one of the same kind
+    pub new: PathBuf,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -490,7 +491,7 @@ mod tests {
         let command = compiler("waveloom compile dir -o m.wlm --target cpu-v3,cpu-v4").unwrap();
         let CompilerCommand::Compile(args) = command else { panic!("not `compile`") };
         assert_eq!(args.target, ["cpu-v3", "cpu-v4"]);
-        assert_eq!((args.dtype.as_str(), args.max_context), ("keep", None));
+        assert_eq!((args.dtype, args.max_context), (None, None));
         assert_eq!(args.synthetic_weights, None);
         let command = compiler("w compile config.json -o m --synthetic-weights 7").unwrap();
         let CompilerCommand::Compile(args) = command else { panic!("not `compile`") };
@@ -502,6 +503,12 @@ mod tests {
         assert!(compiler("w compile dir").is_err());
         assert!(compiler("w compile dir -o m --max-context 0").is_err());
         assert!(compiler("w compile dir -o m --json --print-ir-after all").is_err());
+        assert!(compiler("w compile dir -o m --print-ir-filter layer").is_err());
+        assert!(compiler("w compile -o m").is_err());
+        assert!(compiler("w compile -o m --compile-from a.wl --dtype f16").is_err());
+        let command = compiler("w compile -o m --compile-from a.wl --compile-to raise").unwrap();
+        let CompilerCommand::Compile(args) = command else { panic!("not `compile`") };
+        assert_eq!((args.model, args.compile_to.as_deref()), (None, Some("raise")));
     }
 
     #[test]

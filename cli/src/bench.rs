@@ -182,7 +182,7 @@ impl Report {
 }
 
 /// The middle one, or the mean of the middle two.
-pub(crate) fn median(samples: &[f64]) -> f64 {
+pub fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

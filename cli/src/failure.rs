@@ -23,6 +23,23 @@ impl Failure {
         Failure::Error { message: message.into(), help: None }
     }
 
+    /// An error at a place of a text: line and column count from 1, columns in characters.
+    pub fn in_text(
+        name: impl std::fmt::Display,
+        text: &str,
+        [line, column]: [usize; 2],
+        problem: impl std::fmt::Display,
+    ) -> Failure {
+        let mut message = format!("{name}:{line}:{column}: {problem}");
+        if let Some(found) = text.lines().nth(line.saturating_sub(1)) {
+            let (number, found) = (line.to_string(), found.replace('\t', " "));
+            let blank = " ".repeat(number.len());
+            let (part, column) = window(&found, column.saturating_sub(1));
+            message += &format!("\n{number} | {part}\n{blank} | {}^", " ".repeat(column));
+        }
+        Failure::new(message)
+    }
+
     /// The same failure with a line of help; a help that is there stays.
     pub fn with_help(self, text: impl Into<String>) -> Failure {
         match self {
@@ -44,6 +61,15 @@ impl Failure {
         }
         Some(text)
     }
+}
+
+/// What is shown of a long line around a column, and where the column is in it.
+fn window(line: &str, column: usize) -> (String, usize) {
+    const WIDTH: usize = 90;
+    const BEFORE: usize = 60;
+    let start = if line.chars().count() > WIDTH { column.saturating_sub(BEFORE) } else { 0 };
+    let part: String = line.chars().skip(start).take(WIDTH).collect();
+    (part.trim_end().to_string(), column - start)
 }
 
 /// Further lines, which only the compiler's own tools produce, stand under the first.
@@ -90,6 +116,20 @@ mod tests {
         assert_eq!(failure.text().unwrap(), "error: no such model\nhelp: give a file\n");
         assert_eq!(Failure::new("a\nb\n").text().unwrap(), "error: a\n  b\n");
         assert_eq!(Failure::ReaderGone.text(), None);
+    }
+
+    #[test]
+    fn a_place_in_a_text_is_shown() {
+        let text = "module @m {\n  weight @w : f23[4]\n}\n";
+        let failure = Failure::in_text("a.wl", text, [2, 15], "expected a dtype");
+        let shown = "error: a.wl:2:15: expected a dtype\n  2 |   weight @w : f23[4]\n    |               ^\n";
+        assert_eq!(failure.text().unwrap(), shown);
+        let long = format!("{}x", "0123456789".repeat(20));
+        let text = Failure::in_text("a", &long, [1, 201], "no").text().unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1].chars().nth(lines[2].find('^').unwrap()), Some('x'));
+        let text = Failure::in_text("a", "", [9, 9], "no").text().unwrap();
+        assert_eq!(text, "error: a:9:9: no\n");
     }
 
     #[derive(Debug)]

@@ -16,7 +16,6 @@ pub mod output;
 pub mod profile;
 pub mod report;
 pub mod run;
-pub mod selftest;
 
 pub use failure::Failure;
 
@@ -27,7 +26,6 @@ pub fn runner_command(command: &args::RunnerCommand) -> Result<(), Failure> {
         RunnerCommand::Run(args) => run::run(args),
         RunnerCommand::Bench(args) => bench::run(args),
         RunnerCommand::Inspect(args) => inspect::run(args),
-        RunnerCommand::Selftest(args) => selftest::run(args),
         RunnerCommand::Devices(args) => devices::run(args),
     }
 }

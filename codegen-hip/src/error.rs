@@ -60,6 +60,16 @@ pub enum CodegenError {
         /// Which part.
         what: &'static str,
     },
+    /// A form of a kernel that someone edited does not compile.
+    #[error("the {form} of kernel '{kernel}' does not compile: {message}")]
+    Edited {
+        /// MLIR, LLVM IR, assembly or object.
+        form: String,
+        /// The kernel.
+        kernel: String,
+        /// What MLIR or LLVM say.
+        message: String,
+    },
     /// LLD failed.
     #[error("internal error: link of {objects} kernels failed: {messages}")]
     Link {

@@ -9,10 +9,10 @@
 //! `arith`, `vector`, `math`, `llvm`); [`lower`] takes that to an ELF object, [`link`] joins
 //! objects with LLD inside this process.
 
+pub mod alone;
 pub mod compile;
 pub(crate) mod elf;
 pub mod error;
-pub mod explain;
 pub mod facts;
 #[cfg(test)]
 pub(crate) mod harness;
@@ -23,9 +23,10 @@ pub mod lower_schedule;
 pub mod mlir;
 pub mod pack;
 pub mod persistent;
+pub mod resume;
 pub mod target;
 
 pub use error::CodegenError;
-pub use lower::{CompiledKernel, KernelDump, KernelText, compile};
+pub use lower::{CompiledKernel, Form, KernelDump, KernelText, compile};
 pub use persistent::DecodeForm;
 pub use target::Target;

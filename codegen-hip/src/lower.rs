@@ -8,6 +8,10 @@
 //! the same speed for twice the time to compile.
 #![allow(unsafe_code)]
 
+mod forms;
+
+pub use forms::Form;
+
 use crate::elf::undefined_symbols;
 use crate::facts::code_facts;
 use crate::mlir::gpu::SHARED;
@@ -16,6 +20,12 @@ use crate::{CodegenError, Target};
 use inkwell::OptimizationLevel;
 use inkwell::attributes::AttributeLoc;
 use inkwell::context::{AsContextRef, Context as LlvmContext};
+use inkwell::llvm_sys::LLVMDiagnosticSeverity;
+use inkwell::llvm_sys::core::{
+    LLVMContextSetDiagnosticHandler, LLVMDisposeMessage, LLVMGetDiagInfoDescription,
+    LLVMGetDiagInfoSeverity,
+};
+use inkwell::llvm_sys::prelude::LLVMDiagnosticInfoRef;
 use inkwell::module::{FlagBehavior, Linkage, Module as LlvmModule};
 use inkwell::passes::PassBuilderOptions;
 use inkwell::targets::{
@@ -33,6 +43,7 @@ use mlir_sys::{
     mlirGetDialectHandle__vector__, mlirRegisterAllLLVMTranslations, mlirTranslateModuleToLLVMIR,
 };
 use std::cell::RefCell;
+use std::ffi::{CStr, c_void};
 use std::rc::Rc;
 use waveloom_plan::CodeFacts;
 
@@ -135,6 +146,7 @@ pub fn compile(
     }
     to_llvm_dialect(&context, &mut module).map_err(|_| mlir_error("lowering"))?;
     let llvm_context = LlvmContext::create();
+    let said = LlvmDiagnostics::attach(&llvm_context);
     let llvm = translate(&module, &llvm_context).ok_or_else(|| mlir_error("translation"))?;
     let back_end = BackEnd { kernel, target };
     let machine = back_end.optimize(&llvm, &llvm_context)?;
@@ -147,6 +159,7 @@ pub fn compile(
             String::from_utf8_lossy(&text).into_owned()
         }
     };
+    said.check(&back_end)?;
     let facts = match target {
         Target::Cpu(_) => None,
         Target::Gpu(target) => Some(code_facts(&assembly, kernel, target)),
@@ -158,6 +171,7 @@ pub fn compile(
         }
         _ => {
             let object = back_end.emit(&machine, &llvm, FileType::Object)?;
+            said.check(&back_end)?;
             check_undefined(&kernel.name, &object)?;
             object
         }
@@ -224,6 +238,7 @@ impl Diagnostics {
 /// Assembles a piece of text for a target.
 pub(crate) fn assemble(text: &str, target: &Target) -> Result<Vec<u8>, CodegenError> {
     let context = LlvmContext::create();
+    let diagnostics = LlvmDiagnostics::attach(&context);
     let module = context.create_module("assembly");
     module.set_inline_assembly(text);
     if let Target::Gpu(GpuTarget { platform: Platform::Amd, .. }) = target {
@@ -235,7 +250,46 @@ pub(crate) fn assemble(text: &str, target: &Target) -> Result<Vec<u8>, CodegenEr
     let machine = back_end.machine()?;
     module.set_triple(&machine.get_triple());
     module.set_data_layout(&machine.get_target_data().get_data_layout());
-    back_end.emit(&machine, &module, FileType::Object)
+    let object = back_end.emit(&machine, &module, FileType::Object);
+    diagnostics.check(&back_end)?;
+    object
+}
+
+/// Collects what LLVM has to say about a context; without, it would end the process.
+struct LlvmDiagnostics(Box<RefCell<String>>);
+
+impl LlvmDiagnostics {
+    fn attach(context: &LlvmContext) -> LlvmDiagnostics {
+        extern "C" fn collect(info: LLVMDiagnosticInfoRef, sink: *mut c_void) {
+            // SAFETY: the sink is what `attach` gave, which outlives all use of the context, and the
+            // description a zero-terminated string that is ours to free.
+            unsafe {
+                let sink = &*sink.cast::<RefCell<String>>();
+                let text = LLVMGetDiagInfoDescription(info);
+                if LLVMGetDiagInfoSeverity(info) == LLVMDiagnosticSeverity::LLVMDSError {
+                    let mut sink = sink.borrow_mut();
+                    sink.push_str(CStr::from_ptr(text).to_string_lossy().trim_end());
+                    sink.push('\n');
+                }
+                LLVMDisposeMessage(text);
+            }
+        }
+        let sink = Box::new(RefCell::new(String::new()));
+        let address: *const RefCell<String> = &raw const *sink;
+        // SAFETY: the context is valid, and the sink stays where it is until the context is no longer
+        // used.
+        unsafe {
+            let context = context.as_ctx_ref();
+            LLVMContextSetDiagnosticHandler(context, Some(collect), address.cast_mut().cast());
+        }
+        LlvmDiagnostics(sink)
+    }
+
+    /// Fails if there was an error.
+    fn check(&self, back_end: &BackEnd<'_>) -> Result<(), CodegenError> {
+        let said = self.0.take();
+        if said.is_empty() { Ok(()) } else { Err(back_end.error("emission", said.trim_end())) }
+    }
 }
 
 /// Lowers a module to the `llvm` dialect.

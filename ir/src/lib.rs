@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod builder;
+pub mod diff;
 pub mod expr;
 pub mod infer;
 pub mod interp;

@@ -5,11 +5,11 @@
 //! Never: depends on the IR, on LLVM, or on a device.
 
 pub mod artifact;
+pub mod diff;
 pub mod expr;
 pub mod layout;
 pub mod persistent;
 pub mod plan;
-pub mod selftest;
 pub mod synthetic;
 mod text;
 #[doc(hidden)]
@@ -21,6 +21,5 @@ pub use expr::{Expr, Symbols};
 pub use layout::{Layout, Placement};
 pub use persistent::{PersistentError, PersistentStep, check_persistent};
 pub use plan::*;
-pub use selftest::{SelfTest, SelfTestError};
 pub use synthetic::{Content, Fill, NumberForm, Synthetic};
 pub use verify::PlanError;

@@ -31,14 +31,13 @@ mod generate;
 mod gpu;
 mod hip;
 mod program;
-pub mod selftest;
 mod session;
 mod synthetic;
 mod text;
 
 pub use device::{
-    Device, DeviceError, DeviceInfo, DeviceKind, GpuInfo, LoadProgress, LoadRequest, LoadedPlan,
-    NvidiaInfo, devices,
+    Device, DeviceError, DeviceInfo, DeviceKind, EMULATED, GpuInfo, LoadProgress, LoadRequest,
+    LoadedPlan, NvidiaInfo, devices,
 };
 pub use error::Error;
 pub use generate::{FinishReason, GenerateOptions, Generation, SamplingError, TokenEvent};

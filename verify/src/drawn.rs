@@ -52,7 +52,6 @@ fn constant(dim: Dim) -> Option<u64> {
 }
 
 /// Random numbers: SplitMix64.
-#[derive(Clone)]
 pub struct Random(u64);
 
 impl Random {

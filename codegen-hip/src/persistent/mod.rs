@@ -15,6 +15,7 @@ use crate::lower_schedule::{LowerError, Lowered};
 use crate::target::{GpuTarget, Platform};
 use kernel::Body;
 use schedule::{Assignment, Scheduler};
+use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
 use waveloom_ir::Numerics;
@@ -33,6 +34,16 @@ pub enum DecodeForm {
     /// On a GPU, all but the sampler in one persistent kernel, of so many workgroups or one for each
     /// compute unit (of RDNA: each workgroup processor).
     Persistent(Option<u32>),
+}
+
+impl fmt::Display for DecodeForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DecodeForm::Launches => f.write_str("launches"),
+            DecodeForm::Persistent(None) => f.write_str("persistent"),
+            DecodeForm::Persistent(Some(count)) => write!(f, "persistent:{count}"),
+        }
+    }
 }
 
 impl FromStr for DecodeForm {

@@ -2,16 +2,18 @@
 
 use crate::compile::weight_dtype;
 use crate::each::PassCheck;
+use crate::module;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Write;
 use waveloom_cli::Failure;
 use waveloom_cli::args::OptArgs;
 use waveloom_cli::output::{self, PendingFile};
 use waveloom_codegen_hip::Target;
-use waveloom_ir::Module;
-use waveloom_passes::{PASSES, Pass, PassEvent, PassOptions, find_pass, run_passes};
+use waveloom_codegen_hip::compile::CHOOSE_TILES;
+use waveloom_codegen_hip::lower_schedule::choose_tiles;
+use waveloom_codegen_hip::resume::Resume;
+use waveloom_passes::{PASSES, PassEvent, PassOptions, find_pass, run_passes, schedule};
 
 /// What a pass did.
 #[derive(Clone, Debug, Serialize)]
@@ -35,25 +37,40 @@ impl PassTiming {
 
 /// Runs passes.
 pub fn run(args: &OptArgs) -> Result<(), Failure> {
-    let input = args.input.display();
-    let text = fs::read_to_string(&args.input)
-        .map_err(|error| Failure::new(format!("cannot read `{input}`: {error}")))?;
-    let module: Module =
-        waveloom_ir::parse(&text).map_err(|error| Failure::new(format!("{input}: {error}")))?;
+    let mut module = module::read(&args.input)?;
+    // What a module was dumped for goes for the passes, too.
+    let resume = module.note("after").map(|_| Resume::read(&module)).transpose()?;
+    let named = args.target.as_ref().map(|name| Target::from_name(name)).transpose()?;
+    let dumped = resume.as_ref().and_then(|resume| resume.options.targets.first().cloned());
+    let target = named.or(dumped);
+    let mut options = pass_options(resume.as_ref(), target.as_ref());
+    if let Some(dtype) = &args.dtype {
+        options.dtype = weight_dtype(dtype)?;
+    }
     let mut timings = vec![];
     let mut check = PassCheck::new(&args.check);
     check.begin(&module);
-    check.begin_target(Some(args.target.clone()));
-    let options = PassOptions {
-        dtype: weight_dtype(&args.dtype)?,
-        layout: Target::from_name(&args.target)?.layout(),
-        ..PassOptions::default()
-    };
-    let module = run_passes(passes(&args.passes)?, module, &options, &mut |event| {
-        timings.push(PassTiming::new(&event));
-        check.pass(&event)
-    })
-    .map_err(|error| check.failure(error))?;
+    check.begin_target(target.as_ref().map(|target| target.name().to_string()));
+    for name in names(&args.passes) {
+        if name == CHOOSE_TILES {
+            let target = target.clone().map_or_else(|| Target::from_name("cpu"), Ok)?;
+            let schedule = schedule(&module)?;
+            choose_tiles(&mut module, &schedule, &target)?;
+        } else {
+            module = run_passes([find_pass(name)?], module, &options, &mut |event| {
+                timings.push(PassTiming::new(&event));
+                check.pass(&event)
+            })
+            .map_err(|error| check.failure(error))?;
+        }
+        let before = module.note("after").map(Resume::number);
+        if before.is_some_and(|before| before < Resume::number(name)) {
+            module.set_note("after", name);
+            if let Some(target) = &target {
+                module.set_note("target", target.name());
+            }
+        }
+    }
     match &args.output {
         Some(path) => PendingFile::create(path)?.finish(|file| write!(file, "{module}"))?,
         None => output::write(&module)?,
@@ -61,13 +78,28 @@ pub fn run(args: &OptArgs) -> Result<(), Failure> {
     if args.json { output::write_json(&serde_json::json!({ "passes": timings })) } else { Ok(()) }
 }
 
-fn passes(names: &[String]) -> Result<Vec<&'static Pass>, Failure> {
+/// The options of the compilation that a module is from, or those of a model without any.
+fn pass_options(resume: Option<&Resume>, target: Option<&Target>) -> PassOptions {
+    let layout = target.map(Target::layout).unwrap_or_default();
+    let options = PassOptions { layout, ..PassOptions::default() };
+    match resume {
+        None => options,
+        Some(resume) => PassOptions {
+            dtype: resume.options.dtype,
+            stop_tokens: resume.stop_tokens.clone(),
+            ..options
+        },
+    }
+}
+
+/// The passes that were asked for, one by one.
+fn names(names: &[String]) -> Vec<&str> {
     let mut passes = vec![];
     for name in names {
         match name.as_str() {
-            "all" => passes.extend(PASSES),
-            name => passes.push(find_pass(name)?),
+            "all" => passes.extend(PASSES.iter().map(|pass| pass.name)),
+            name => passes.push(name),
         }
     }
-    Ok(passes)
+    passes
 }
