@@ -192,6 +192,10 @@ pub struct VerifyArgs {
     /// inputs, which `verify` runs again
     #[arg(long, value_name = "DIR")]
     pub reproducer: Option<PathBuf>,
+    /// Check the passes, too, each by the module before and after it: says whether a pass is at fault,
+    /// and which rewrite of it, or a kernel
+    #[arg(long)]
+    pub bisect: bool,
     /// Print one JSON object, and no progress
     #[arg(long)]
     pub json: bool,

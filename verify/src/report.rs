@@ -18,6 +18,9 @@ pub struct Report {
     pub steps: u32,
     /// Seed of the prompt.
     pub seed: u64,
+    /// How many runs of passes were checked before and found right, if they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub right_passes: Option<u64>,
     /// Whether every kernel stayed within its bounds.
     pub passed: bool,
     /// Every kernel of the plan, in its order.
@@ -212,9 +215,12 @@ impl Report {
         let launches: u64 = self.kernels.iter().map(|kernel| kernel.launches).sum();
         let wrong = self.kernels.iter().filter(|kernel| kernel.wrong > 0);
         let names: Vec<&str> = wrong.map(|kernel| kernel.name.as_str()).collect();
+        let passes = self.right_passes.map_or(String::new(), |count| {
+            format!("{count} passes keep what the model computes; ")
+        });
         match names[..] {
-            [] => format!("{launches} launches are within their bounds"),
-            _ => format!("wrong: {}", names.join(", ")),
+            [] => format!("{passes}{launches} launches are within their bounds"),
+            _ => format!("{passes}wrong: {}", names.join(", ")),
         }
     }
 }
@@ -275,6 +281,7 @@ mod tests {
             tokens: 9,
             steps: 2,
             seed: 1,
+            right_passes: Some(9),
             passed: false,
             kernels: vec![
                 kernel("gemm", element(1.0 + 1e-5, 1e-3), 0),
@@ -301,7 +308,7 @@ mod tests {
           [2, 17] is 1.5, should be 1: off by 5.000e-1, may be 1.000e-3
           [2, 17] is NaN, should be 1: off by NaN, may be 1.000e-3
           reproducer: out/gemm_1-decode-7.wl
-        wrong: gemm_1
+        9 passes keep what the model computes; wrong: gemm_1
         ");
     }
 

@@ -114,6 +114,7 @@ impl<'w, 'm, 's> Walk<'w, 'm, 's> {
             tokens: self.options.tokens,
             steps: self.options.steps,
             seed: self.options.seed,
+            right_passes: None,
             passed: self.failures.is_empty(),
             kernels: self.kernels,
             failures: self.failures,

@@ -26,7 +26,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 use waveloom_ir::interp::{Bounded, Data, Real};
 use waveloom_ir::{
-    DType, Dim, FuncId, Function, InterpError, Interpreter, Module, Op, Tensor, ValueId, WeightId,
+    DType, Dim, FuncId, Function, Inst, InterpError, Interpreter, Module, Op, Tensor, ValueId,
+    WeightId,
 };
 use waveloom_passes::{Numerics, ValueMap};
 
@@ -207,7 +208,8 @@ impl Judge<'_> {
             let elements = case.shape(function.ty(value)).iter().product::<u64>();
             (elements <= MIDDLING).then_some(elements)
         };
-        let made = after.insts.iter().flat_map(|inst| &inst.results);
+        let computes = |inst: &&Inst| !matches!(inst.op, Op::Weight { .. });
+        let made = after.insts.iter().filter(computes).flat_map(|inst| &inst.results);
         let pairs = made.filter_map(|&new| {
             let old = *map.before(new).first()?;
             let size = count(before, old)?;
@@ -308,8 +310,15 @@ pub fn stand_in<R: Real>(
 fn mixture<R: Real>(args: &[Rc<Tensor<R>>], which: usize, count: usize) -> Vec<R> {
     let mut sums = vec![R::default(); count];
     for (index, arg) in args.iter().enumerate() {
-        let values = arg.to_reals();
-        let used = if values.len() > LONG { &values[..SHORT] } else { &values[..] };
+        let owned;
+        let values = match arg.as_reals() {
+            Some(values) => values,
+            None => {
+                owned = arg.to_reals();
+                &owned
+            }
+        };
+        let used = if values.len() > LONG { &values[..SHORT] } else { values };
         if used.is_empty() || count == 0 {
             continue;
         }
@@ -329,7 +338,7 @@ fn mixture<R: Real>(args: &[Rc<Tensor<R>>], which: usize, count: usize) -> Vec<R
 fn cost(module: &Module, id: FuncId, case: &Case) -> f64 {
     let function = &module.functions[id.index()];
     let count = |value| case.shape(function.ty(value)).iter().product::<u64>() as f64;
-    let of = |inst: &waveloom_ir::Inst| {
+    let of = |inst: &Inst| {
         let sizes: Vec<f64> = inst.operands.iter().map(|&value| count(value)).collect();
         let rows = |value| case.shape(function.ty(value)).first().copied().unwrap_or(1) as f64;
         let results: f64 = inst.results.iter().map(|&value| count(value)).sum();

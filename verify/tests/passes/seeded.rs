@@ -301,12 +301,11 @@ fn gemms_of_different_rows_made_one() {
             matches!(&inst.op, Op::Gemm { attr } if attr.weights == 1).then_some(inst)
         };
         let x = plain(first)?.operands[0];
-        let later = (first.0 + 1..first.0 + 64).map(InstId).find(|&id| {
+        (first.0 + 1..first.0 + 64).map(InstId).find(|&id| {
             plain(id).is_some_and(|other| {
                 other.operands[0] != x && editor.ty(other.operands[0]) == editor.ty(x)
             })
-        });
-        later
+        })
     }
     fn merge(editor: &mut Editor<'_>, first: InstId) -> Result<Option<&'static str>, PassError> {
         let Some(second) = partner(editor, first) else { return Ok(None) };

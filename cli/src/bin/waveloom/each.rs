@@ -1,6 +1,7 @@
 //! Passes watched as they run: `--verify-each` checks each, `--bisect` looks for the rewrite that is wrong,
 //! and what makes a pass fail is kept as a small module.
 
+use serde::Serialize;
 use std::panic;
 use std::path::{Path, PathBuf};
 use waveloom_cli::args::CheckArgs;
@@ -17,6 +18,20 @@ use waveloom_verify::passes::{
 /// Seed of the inputs.
 const SEED: u64 = 0;
 
+/// A pass that is wrong, for programs.
+#[derive(Clone, Debug, Serialize)]
+pub struct WrongPass {
+    pass: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finding: Option<Finding>,
+    /// The first wrong rewrite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rewrite: Option<Culprit>,
+    /// The module that shows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reproducer: Option<PathBuf>,
+}
+
 /// Watches passes.
 pub struct PassCheck {
     verify: bool,
@@ -27,8 +42,10 @@ pub struct PassCheck {
     imported: Option<Module>,
     /// What the pass that runs now was given, and the options of those before it.
     last: Option<(Module, PassOptions)>,
-    /// Whether a fault was looked into.
-    told: bool,
+    /// How many runs of passes were right.
+    right: u64,
+    /// The fault that was looked into.
+    wrong: Option<WrongPass>,
 }
 
 impl PassCheck {
@@ -43,8 +60,19 @@ impl PassCheck {
             target: None,
             imported: None,
             last: None,
-            told: false,
+            right: 0,
+            wrong: None,
         }
+    }
+
+    /// How many runs of passes were found right.
+    pub fn right(&self) -> u64 {
+        self.right
+    }
+
+    /// The pass that was found wrong.
+    pub fn wrong(&self) -> Option<&WrongPass> {
+        self.wrong.as_ref()
     }
 
     /// Passes begin on this module.
@@ -66,8 +94,12 @@ impl PassCheck {
         {
             let more = self.look_into(event.pass, event.before, event.options);
             let problem = format!("{finding}{more}");
+            if let Some(wrong) = &mut self.wrong {
+                wrong.finding = Some(finding);
+            }
             return Err(PassError::Wrong { pass: event.pass.name, problem });
         }
+        self.right += u64::from(self.verify);
         self.last = Some((event.after.clone(), event.options.clone()));
         Ok(())
     }
@@ -98,9 +130,12 @@ impl PassCheck {
     /// it.
     pub fn failure(&mut self, error: PassError) -> Failure {
         let culprit = error.culprit().and_then(|name| find_pass(name).ok());
-        let (Some(pass), Some(module), false) = (culprit, self.module().cloned(), self.told) else {
+        let (Some(pass), Some(module)) = (culprit, self.module().cloned()) else {
             return error.into();
         };
+        if self.wrong.is_some() {
+            return error.into();
+        }
         let options = self.last.as_ref().map(|(_, options)| options.clone()).unwrap_or_default();
         let more = self.look_into(pass, &module, &options);
         Failure::new(format!("{error}{more}"))
@@ -116,7 +151,8 @@ impl PassCheck {
 
     /// Makes the module small, keeps it, and looks for the rewrite; says where and which.
     fn look_into(&mut self, pass: &Pass, before: &Module, options: &PassOptions) -> String {
-        self.told = true;
+        let mut wrong =
+            WrongPass { pass: pass.name, finding: None, rewrite: None, reproducer: None };
         let attempt = Attempt { pass, options, seed: SEED };
         let (reduced, culprit) = quietly(|| {
             let fault = attempt.run(before).err()?;
@@ -127,7 +163,8 @@ impl PassCheck {
             Some((Some((fault, reduced)), culprit))
         })
         .unwrap_or_default();
-        let mut text = culprit.map_or(String::new(), |culprit: Culprit| format!("\n{culprit}"));
+        let mut text = culprit.as_ref().map_or(String::new(), |culprit| format!("\n{culprit}"));
+        wrong.rewrite = culprit;
         if let Some((fault, reduced)) = reduced {
             let path = self.folder.join(format!("{}.wl", pass.name));
             let kept =
@@ -135,10 +172,14 @@ impl PassCheck {
                     |()| keep(&attempt, &fault, &reduced, &path).map_err(|error| error.to_string()),
                 );
             text += &match kept {
-                Ok(()) => self.how_to_see_it(pass, options, &reduced, &path),
+                Ok(()) => {
+                    wrong.reproducer = Some(path.clone());
+                    self.how_to_see_it(pass, options, &reduced, &path)
+                }
                 Err(error) => format!("\nthe reproducer could not be kept: {error}"),
             };
         }
+        self.wrong = Some(wrong);
         text
     }
 

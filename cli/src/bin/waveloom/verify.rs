@@ -1,9 +1,10 @@
 //! `verify`: every kernel of a model, or one that was kept, against the interpreter.
 
 use crate::compile::{failure, sections, weight_dtype};
+use crate::each::PassCheck;
 use crate::progress::Progress;
 use std::path::{Path, PathBuf};
-use waveloom_cli::args::VerifyArgs;
+use waveloom_cli::args::{CheckArgs, VerifyArgs};
 use waveloom_cli::{Failure, format, output};
 use waveloom_codegen_hip::Target;
 use waveloom_codegen_hip::compile::{
@@ -12,8 +13,8 @@ use waveloom_codegen_hip::compile::{
 };
 use waveloom_codegen_hip::{DecodeForm, KernelDump};
 use waveloom_frontend::{ImportOptions, import};
-use waveloom_ir::{Numerics, Weights};
-use waveloom_passes::{PassError, PassEvent};
+use waveloom_ir::{Module, Numerics, Weights};
+use waveloom_passes::{MemoryPlan, PassError, PassEvent, Schedule};
 use waveloom_plan::{Artifact, Plan};
 use waveloom_runtime::{Device, LoadRequest, LoadedPlan};
 use waveloom_verify::{
@@ -23,8 +24,7 @@ use waveloom_verify::{
 
 /// Verifies.
 pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
-    let reproduces = args.model.extension().is_some_and(|extension| extension == "wl");
-    let report = if reproduces { run_again(args)? } else { run_model(args)? };
+    let report = if is_reproducer(args) { run_again(args)? } else { run_model(args)? };
     if args.json {
         output::write_json(&report)?;
     } else {
@@ -36,6 +36,11 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
             "docs/verify.md says how to go on; --reproducer DIR keeps the launch by itself",
         )),
     }
+}
+
+/// Whether it is a launch that was kept.
+fn is_reproducer(args: &VerifyArgs) -> bool {
+    args.model.extension().is_some_and(|extension| extension == "wl")
 }
 
 /// Compiles a model to a temporary file and runs it launch by launch.
@@ -63,7 +68,18 @@ fn run_model(args: &VerifyArgs) -> Result<Report, Failure> {
     };
     let mut watcher = Console::new(args);
     let options = CompileOptions { targets: vec![target], dtype, decode: DecodeForm::Launches };
-    let (compiled, _) = compile_targets(&source, &options, &mut watcher)?;
+    watcher.check.begin(&source.module);
+    watcher.check.begin_target(Some(options.targets[0].name().to_string()));
+    let compiled = match compile_targets(&source, &options, &mut watcher) {
+        Ok((compiled, _)) => compiled,
+        Err(error) => {
+            let failure = watcher.check.compile_failure(error);
+            if let (true, Some(wrong)) = (args.json, watcher.check.wrong()) {
+                output::write_json(&serde_json::json!({ "passed": false, "wrong_pass": wrong }))?;
+            }
+            return Err(failure);
+        }
+    };
     let file = TemporaryFile::new()?;
     write(&source, &compiled, &file.path)?;
     let [compiled] = &compiled[..] else { return Err(Failure::new("one target gave no plan")) };
@@ -74,9 +90,11 @@ fn run_model(args: &VerifyArgs) -> Result<Report, Failure> {
         seed: args.seed,
         launches_per_kernel: args.launches_per_kernel,
     };
-    run.with(args, |subject, machine, device| {
+    let mut report = run.with(args, |subject, machine, device| {
         Ok(verify_model(subject, machine, &options, device, &mut watcher)?)
-    })
+    })?;
+    report.right_passes = args.bisect.then(|| watcher.check.right());
+    Ok(report)
 }
 
 /// Compiles and runs a launch that was kept.
@@ -180,11 +198,17 @@ impl TemporaryFile {
 struct Console {
     progress: Progress,
     folder: Option<PathBuf>,
+    check: PassCheck,
 }
 
 impl Console {
     fn new(args: &VerifyArgs) -> Console {
-        Console { progress: Progress::new(args.json), folder: args.reproducer.clone() }
+        let folder = args.reproducer.clone();
+        // What was kept has no passes before it.
+        let bisect = args.bisect && !is_reproducer(args);
+        let check = CheckArgs { verify_each: bisect, bisect, reproducer: folder.clone() };
+        let check = PassCheck::new(&check);
+        Console { progress: Progress::new(args.json), folder, check }
     }
 }
 
@@ -195,8 +219,16 @@ impl Observer for Console {
     fn progress(&mut self, done: u64, total: u64) {
         self.progress.set(done, total);
     }
-    fn pass(&mut self, _: &PassEvent<'_>) -> Result<(), PassError> {
-        Ok(())
+    fn pass(&mut self, event: &PassEvent<'_>) -> Result<(), PassError> {
+        self.check.pass(event)
+    }
+    fn scheduled(
+        &mut self,
+        module: &Module,
+        schedule: &Schedule,
+        memory: &MemoryPlan,
+    ) -> Result<(), PassError> {
+        self.check.scheduled(module, schedule, memory)
     }
     fn kernel(&mut self, _: &KernelDump) {}
     fn wants_kernels(&self) -> bool {
