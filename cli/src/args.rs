@@ -22,6 +22,8 @@ pub enum RunnerCommand {
     Bench(BenchArgs),
     /// Show what is inside a compiled model
     Inspect(InspectArgs),
+    /// Run a compiled model's own test on a device: is every layer what the compiler expected?
+    Selftest(SelfTestArgs),
     /// List the devices of this machine
     Devices(ListArgs),
 }
@@ -49,6 +51,8 @@ pub enum CompilerCommand {
     Diff(DiffArgs),
     /// List the targets that models can be compiled for
     Targets(ListArgs),
+    /// Say what a target does with a model: what runs natively, what falls back and why, memory, time
+    ExplainTarget(ExplainArgs),
     /// Check every kernel of a model against the interpreter, on a device
     Verify(VerifyArgs),
     /// Sign a file with a private key, in the OpenSSF Model Signing format
@@ -112,6 +116,10 @@ pub struct CompileArgs {
     /// How passes are checked.
     #[command(flatten)]
     pub check: CheckArgs,
+    /// Put a self-test into the file, for `selftest`: what each layer must compute for a short prompt
+    /// [default: on, where the file has weights]
+    #[arg(long, value_name = "SWITCH")]
+    pub self_test: Option<Switch>,
     /// Print the summary as one JSON object, and no progress
     #[arg(long)]
     pub json: bool,
@@ -131,6 +139,51 @@ pub struct CheckArgs {
     /// [default: waveloom-reproducer in the system's temporary directory]
     #[arg(long, value_name = "DIR")]
     pub reproducer: Option<PathBuf>,
+}
+
+/// `explain-target`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Directory with config.json and *.safetensors, a .gguf file, or a config.json alone
+    pub model: PathBuf,
+    /// Target; `waveloom targets` lists them
+    #[arg(long, value_name = "TARGET", default_value = "cpu")]
+    pub target: String,
+    /// Dtype of matrix weights
+    #[arg(long, default_value = "keep")]
+    pub dtype: String,
+    /// Largest context length that can be asked for
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_context: Option<u32>,
+    /// Numbers of sequences at a time to give the memory of, separated by commas
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,4,16",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    pub batch: Vec<u64>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Whether something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
+/// `selftest`.
+#[derive(Debug, Args)]
+pub struct SelfTestArgs {
+    /// Compiled model
+    pub file: PathBuf,
+    /// Where to run.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `opt`.

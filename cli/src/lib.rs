@@ -16,6 +16,7 @@ pub mod output;
 pub mod profile;
 pub mod report;
 pub mod run;
+pub mod selftest;
 
 pub use failure::Failure;
 
@@ -26,6 +27,7 @@ pub fn runner_command(command: &args::RunnerCommand) -> Result<(), Failure> {
         RunnerCommand::Run(args) => run::run(args),
         RunnerCommand::Bench(args) => bench::run(args),
         RunnerCommand::Inspect(args) => inspect::run(args),
+        RunnerCommand::Selftest(args) => selftest::run(args),
         RunnerCommand::Devices(args) => devices::run(args),
     }
 }

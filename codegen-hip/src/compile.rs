@@ -10,6 +10,7 @@ use crate::pack::{pack_weight, packed_bytes};
 use crate::persistent::{self, DecodeForm};
 use crate::target::Target;
 use std::collections::HashMap;
+use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +23,7 @@ use waveloom_passes::{
     self as passes, MemoryPlan, PassError, PassEvent, PassOptions, Schedule, WeightDtype,
 };
 use waveloom_plan as plan;
-use waveloom_plan::artifact::{code_section, plan_section, weight_section};
+use waveloom_plan::artifact::{SELF_TEST, code_section, plan_section, weight_section};
 use waveloom_plan::{ArtifactInfo, Section, write_artifact};
 
 /// A model to compile, as a front end gives it, or as a compilation had it.
@@ -73,6 +74,19 @@ pub trait Observer {
     }
     /// A target is complete.
     fn compiled(&mut self, _target: &CompiledTarget) {}
+    /// Whether [`Observer::self_test`] makes one.
+    fn wants_self_test(&self) -> bool {
+        false
+    }
+    /// Everything is compiled; gives the self-test to be written along, as a section. An error stops
+    /// the compilation.
+    fn self_test(
+        &mut self,
+        _source: &Source<'_>,
+        _compiled: &[CompiledTarget],
+    ) -> Result<Option<Vec<u8>>, Box<dyn Error + Send + Sync>> {
+        Ok(None)
+    }
     /// A kernel was compiled.
     fn kernel(&mut self, dump: &KernelDump);
     /// Whether [`Observer::kernel`] wants the texts, which cost time.
@@ -193,6 +207,9 @@ pub enum CompileError {
         /// What was asked for.
         name: String,
     },
+    /// The self-test.
+    #[error("the self-test cannot be made: {0}; `--self-test off` leaves it out")]
+    SelfTest(Box<dyn Error + Send + Sync>),
     /// No target was named.
     #[error("no target; name at least one, such as `cpu`")]
     NoTarget,
@@ -215,7 +232,7 @@ pub struct CompiledTarget {
 /// The file is written to a temporary name beside it and renamed, so that `output` is either whole
 /// or untouched.
 pub fn compile(
-    source: Source<'_>,
+    mut source: Source<'_>,
     options: &CompileOptions,
     output: &Path,
     observer: &mut dyn Observer,
@@ -224,6 +241,12 @@ pub fn compile(
         return Err(CompileError::NoTarget);
     }
     let (compiled, mut clock) = compile_targets(&source, options, observer)?;
+    if clock.observer.wants_self_test() {
+        clock.phase("self-test");
+        let test = clock.observer.self_test(&source, &compiled);
+        let section = |test| (SELF_TEST.to_string(), test);
+        source.sections.extend(test.map_err(CompileError::SelfTest)?.map(section));
+    }
     clock.phase("write");
     let file_bytes = write(&source, &compiled, output)?;
     clock.finish();

@@ -13,6 +13,7 @@ pub mod alone;
 pub mod compile;
 pub(crate) mod elf;
 pub mod error;
+pub mod explain;
 pub mod facts;
 #[cfg(test)]
 pub(crate) mod harness;

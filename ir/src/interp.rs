@@ -18,6 +18,7 @@ mod tensor_ops;
 #[cfg(test)]
 mod tests;
 
+pub use macro_ops::{gemm_input, gemm_results};
 pub use real::{Bounded, Real};
 pub use tensor::{Data, Tensor};
 

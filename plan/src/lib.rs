@@ -10,6 +10,7 @@ pub mod expr;
 pub mod layout;
 pub mod persistent;
 pub mod plan;
+pub mod selftest;
 pub mod synthetic;
 mod text;
 #[doc(hidden)]
@@ -21,5 +22,6 @@ pub use expr::{Expr, Symbols};
 pub use layout::{Layout, Placement};
 pub use persistent::{PersistentError, PersistentStep, check_persistent};
 pub use plan::*;
+pub use selftest::{SelfTest, SelfTestError};
 pub use synthetic::{Content, Fill, NumberForm, Synthetic};
 pub use verify::PlanError;

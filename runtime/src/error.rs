@@ -5,7 +5,7 @@ use crate::generate::SamplingError;
 use crate::session::PromptError;
 use crate::text::TextError;
 use thiserror::Error;
-use waveloom_plan::{ArtifactError, PlanError};
+use waveloom_plan::{ArtifactError, PlanError, SelfTestError};
 
 /// Why an artifact does not load or run.
 #[derive(Debug, Error)]
@@ -17,6 +17,9 @@ pub enum Error {
     /// In the plan, such as a context length it does not allow.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// In the self-test.
+    #[error("the self-test: {0}")]
+    SelfTest(#[from] SelfTestError),
     /// On the device.
     #[error(transparent)]
     Device(#[from] DeviceError),

@@ -31,6 +31,7 @@ mod generate;
 mod gpu;
 mod hip;
 mod program;
+pub mod selftest;
 mod session;
 mod synthetic;
 mod text;

@@ -7,6 +7,7 @@ mod amd;
 mod golden;
 mod nvidia;
 mod quality;
+mod selftest;
 mod support;
 mod synthetic;
 mod tiny;

@@ -127,7 +127,7 @@ impl Weights for Altered<'_> {
 }
 
 /// The module with a mistake.
-fn wrong(module: &Module, mistake: &str) -> Module {
+pub fn wrong(module: &Module, mistake: &str) -> Module {
     let mut module = module.clone();
     for function in &mut module.functions {
         let of_step = function.name == "step";

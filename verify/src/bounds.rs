@@ -23,7 +23,7 @@ const U: f64 = 1.0 / (1 << 24) as f64;
 /// Below it f32 is subnormal, and a GPU may take it for zero.
 const TINY: f64 = f32::MIN_POSITIVE as f64;
 /// By how much independent errors may exceed the root of the sum of their squares; see above.
-const SPREAD: f64 = 5.0;
+pub(crate) const SPREAD: f64 = 5.0;
 /// √3, by which the deviation of a uniform error is smaller than its largest value.
 const UNIFORM: f64 = 1.732_050_8;
 

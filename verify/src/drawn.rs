@@ -52,6 +52,7 @@ fn constant(dim: Dim) -> Option<u64> {
 }
 
 /// Random numbers: SplitMix64.
+#[derive(Clone)]
 pub struct Random(u64);
 
 impl Random {

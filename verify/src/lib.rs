@@ -23,6 +23,7 @@ pub mod op;
 pub mod passes;
 mod report;
 mod reproducer;
+pub mod selftest;
 mod walk;
 
 pub use check::{Checked, Compared, Machine};

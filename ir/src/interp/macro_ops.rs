@@ -129,20 +129,36 @@ pub(super) fn gemm<R: Real>(
     types: &[&Type],
     shapes: Vec<Vec<u64>>,
 ) -> Result<Vec<Rc<Tensor<R>>>, String> {
-    let x = &args[0];
-    let rows = x.shape[0] as usize;
-    let x = match attr.prologue {
-        None => reals(x)?.to_vec(),
-        Some(Prologue::RmsNorm { eps }) => match norm(x, &args[1], eps.0)? {
-            Data::Real(values) => values,
-            Data::Int(_) | Data::Bool(_) => return Err(super::WRONG_KIND.into()),
-        },
-    };
+    let rows = args[0].shape[0] as usize;
+    let x = gemm_input(attr, args)?;
     let weights = &args[attr.first_weight()..attr.first_extra()];
     let accumulators: Vec<Vec<R>> =
         weights.iter().map(|w| product(&x, w, rows)).collect::<Result<_, String>>()?;
-    let extras: Vec<Vec<R>> = args[attr.first_extra()..].iter().map(|e| e.to_reals()).collect();
-    let extra_args = &args[attr.first_extra()..];
+    gemm_results(attr, rows, &accumulators, &args[attr.first_extra()..], types, shapes)
+}
+
+/// What a gemm with these operands multiplies by its weights: x after the prologue. Of `args` only x
+/// and the norm's weight are looked at.
+pub fn gemm_input<R: Real>(attr: &GemmAttr, args: &[Rc<Tensor<R>>]) -> Result<Vec<R>, String> {
+    match attr.prologue {
+        None => Ok(reals(&args[0])?.to_vec()),
+        Some(Prologue::RmsNorm { eps }) => match norm(&args[0], &args[1], eps.0)? {
+            Data::Real(values) => Ok(values),
+            Data::Int(_) | Data::Bool(_) => Err(super::WRONG_KIND.into()),
+        },
+    }
+}
+
+/// The results of a gemm from its products with each weight, `[rows, N_i]`, and its extra operands.
+pub fn gemm_results<R: Real>(
+    attr: &GemmAttr,
+    rows: usize,
+    accumulators: &[Vec<R>],
+    extra_args: &[Rc<Tensor<R>>],
+    types: &[&Type],
+    shapes: Vec<Vec<u64>>,
+) -> Result<Vec<Rc<Tensor<R>>>, String> {
+    let extras: Vec<Vec<R>> = extra_args.iter().map(|e| e.to_reals()).collect();
     let mut results = vec![];
     for ((output, ty), shape) in attr.outputs.iter().zip(types).zip(shapes) {
         let mut values = vec![];

@@ -82,8 +82,10 @@ pub trait Real:
     }
 }
 
+// libm's functions, as the system's differ from machine to machine in the last place, and what is computed
+// here ends up in files that must not.
 macro_rules! real {
-    ($ty:ident, $from_f32:expr) => {
+    ($ty:ident, $from_f32:expr, $exp:path, $log:path, $tanh:path, $sin:path, $cos:path) => {
         impl Real for $ty {
             fn from_f32(x: f32) -> Self {
                 $from_f32(x)
@@ -95,7 +97,7 @@ macro_rules! real {
                 self.into()
             }
             fn exp(self) -> Self {
-                self.exp()
+                $exp(self)
             }
             fn sqrt(self) -> Self {
                 self.sqrt()
@@ -107,14 +109,14 @@ macro_rules! real {
                 match op {
                     UnaryOp::Neg => -self,
                     UnaryOp::Abs => self.abs(),
-                    UnaryOp::Exp => self.exp(),
-                    UnaryOp::Log => self.ln(),
+                    UnaryOp::Exp => $exp(self),
+                    UnaryOp::Log => $log(self),
                     UnaryOp::Sqrt => self.sqrt(),
                     UnaryOp::Rsqrt => 1.0 / self.sqrt(),
-                    UnaryOp::Sigmoid => 1.0 / (1.0 + (-self).exp()),
-                    UnaryOp::Tanh => self.tanh(),
-                    UnaryOp::Sin => self.sin(),
-                    UnaryOp::Cos => self.cos(),
+                    UnaryOp::Sigmoid => 1.0 / (1.0 + $exp(-self)),
+                    UnaryOp::Tanh => $tanh(self),
+                    UnaryOp::Sin => $sin(self),
+                    UnaryOp::Cos => $cos(self),
                 }
             }
             fn binary(self, op: BinaryOp, other: Self) -> Self {
@@ -136,5 +138,5 @@ macro_rules! real {
     };
 }
 
-real!(f32, |x| x);
-real!(f64, f64::from);
+real!(f32, |x| x, libm::expf, libm::logf, libm::tanhf, libm::sinf, libm::cosf);
+real!(f64, f64::from, libm::exp, libm::log, libm::tanh, libm::sin, libm::cos);

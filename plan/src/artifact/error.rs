@@ -1,6 +1,6 @@
 //! What can be wrong with an artifact.
 
-use crate::PlanError;
+use crate::{PlanError, SelfTestError};
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -121,6 +121,20 @@ pub enum ArtifactError {
         target: String,
         /// What is wrong.
         source: Box<PlanError>,
+    },
+    /// The artifact cannot test itself.
+    #[error("`{path}` has no self-test: compile the model without `--self-test off`, and with its weights", path = .path.display())]
+    NoSelfTest {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The self-test is not one of this artifact.
+    #[error("section `selftest.json` of `{path}`: {source}", path = .path.display())]
+    SelfTest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: SelfTestError,
     },
     /// The weights are not as large as the plan says.
     #[error("`{path}` has {found} bytes of weights for {target}, its plan needs {expected}: recompile the model", path = .path.display())]

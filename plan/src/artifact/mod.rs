@@ -25,6 +25,8 @@ pub const TOKENIZER: &str = "tokenizer.json";
 pub const CHAT_TEMPLATE: &str = "chat_template.jinja";
 /// Section with stop tokens, special tokens and sampling defaults.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
+/// Section with the self-test.
+pub const SELF_TEST: &str = "selftest.json";
 
 /// Name of the section with the plan for a target.
 pub fn plan_section(target: &str) -> String {

@@ -2,8 +2,8 @@
 
 use super::header::{self, Header};
 use super::manifest::{self, CHUNK, Manifest, SectionDigests};
-use super::{ArtifactError, code_section, mapped, plan_section, weights_prefix};
-use crate::Plan;
+use super::{ArtifactError, SELF_TEST, code_section, mapped, plan_section, weights_prefix};
+use crate::{Plan, SelfTest};
 use memmap2::Mmap;
 use std::fs::File;
 use std::io;
@@ -131,6 +131,15 @@ impl Artifact {
             source: Box::new(source),
         };
         Plan::from_json(json).map_err(fail)
+    }
+
+    /// The self-test, checked.
+    pub fn self_test(&self) -> Result<SelfTest, ArtifactError> {
+        if !self.has(SELF_TEST) {
+            return Err(ArtifactError::NoSelfTest { path: self.file.path.clone() });
+        }
+        let fail = |source| ArtifactError::SelfTest { path: self.file.path.clone(), source };
+        SelfTest::from_json(self.section(SELF_TEST)?).map_err(fail)
     }
 
     /// The code object for `target`, checked.

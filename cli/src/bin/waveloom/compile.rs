@@ -6,11 +6,13 @@ use crate::module;
 use crate::opt::PassTiming;
 use crate::progress::Progress;
 use crate::report::Recorder;
+use crate::selftest;
 use serde::Serialize;
+use std::error::Error;
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use waveloom_cli::args::CompileArgs;
+use waveloom_cli::args::{CompileArgs, Switch};
 use waveloom_cli::output::PendingFile;
 use waveloom_cli::{Failure, format, output};
 use waveloom_codegen_hip::compile::{
@@ -37,7 +39,9 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     let progress = Progress::new(args.json);
     let check = PassCheck::new(&args.check);
     let targets = targets.into_iter();
-    let mut watcher = Watcher { progress, dump, recorder, check, targets, passes: vec![] };
+    let self_test = wants_self_test(args, job.begun.synthetic)?;
+    let mut watcher =
+        Watcher { progress, dump, recorder, check, targets, self_test, passes: vec![] };
     let start = Instant::now();
     watcher.phase(IMPORT);
     let imported = job.import(args)?;
@@ -81,6 +85,16 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
 /// The dtype of weights that is spelled so.
 pub fn weight_dtype(name: &str) -> Result<WeightDtype, Failure> {
     WeightDtype::parse(name).ok_or_else(|| Failure::new(format!("unknown dtype `{name}`")))
+}
+
+/// Whether a self-test is made. There is none of synthetic weights: each target makes up its own.
+fn wants_self_test(args: &CompileArgs, synthetic: Option<u64>) -> Result<bool, Failure> {
+    match (args.self_test, synthetic) {
+        (Some(Switch::On), Some(_)) => Err(Failure::new(
+            "synthetic weights have no self-test: each target makes up weights of its own",
+        )),
+        (wanted, synthetic) => Ok(wanted != Some(Switch::Off) && synthetic.is_none()),
+    }
 }
 
 /// Writes the module at which a compilation was to stop.
@@ -258,6 +272,7 @@ struct Watcher {
     recorder: Recorder,
     check: PassCheck,
     targets: std::vec::IntoIter<String>,
+    self_test: bool,
     passes: Vec<PassTiming>,
 }
 
@@ -291,6 +306,18 @@ impl Observer for Watcher {
     ) -> Result<(), PassError> {
         self.dump.module(CHOOSE_TILES, module, &self.progress);
         self.check.scheduled(module, schedule, memory)
+    }
+
+    fn wants_self_test(&self) -> bool {
+        self.self_test
+    }
+
+    fn self_test(
+        &mut self,
+        source: &Source<'_>,
+        compiled: &[CompiledTarget],
+    ) -> Result<Option<Vec<u8>>, Box<dyn Error + Send + Sync>> {
+        selftest::make(source, compiled)
     }
 
     fn kernel(&mut self, dump: &KernelDump) {

@@ -7,10 +7,12 @@ mod compile;
 mod diff;
 mod dump;
 mod each;
+mod explain;
 mod module;
 mod opt;
 mod progress;
 mod report;
+mod selftest;
 mod sign;
 mod targets;
 mod verify;
@@ -71,6 +73,7 @@ fn run(command: &CompilerCommand) -> Result<(), Failure> {
         CompilerCommand::BenchKernel(args) => bench_kernel::run(args),
         CompilerCommand::Diff(args) => diff::run(args).map(drop),
         CompilerCommand::Targets(args) => targets::run(args),
+        CompilerCommand::ExplainTarget(args) => explain::run(args),
         CompilerCommand::Verify(args) => verify::run(args),
         CompilerCommand::Sign(args) => sign::run(args),
         CompilerCommand::VerifySignature(args) => sign::verify(args),
