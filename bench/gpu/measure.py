@@ -13,6 +13,7 @@ import argparse
 import datetime
 import gc
 import importlib.metadata
+import itertools
 import json
 import lzma
 import os
@@ -37,32 +38,35 @@ PROBE_GEMM = (4096, 8192)
 
 
 class Samples:
-    """Samples of one quantity, a list by rounds."""
+    """Samples of one quantity by round. A round in which a side failed has none of it."""
 
     def __init__(self, unit):
         self.unit = unit
-        self.samples = []
+        self.by_round = {}
 
-    def add(self, sample):
-        self.samples.append(sample)
+    def add(self, number, sample):
+        self.by_round[number] = sample
 
     def json(self):
-        return {"unit": self.unit, "median": self.median(), "samples": self.samples}
+        # By round, with null where there is no sample.
+        rounds = range(max(self.by_round, default=-1) + 1)
+        samples = [self.by_round.get(number) for number in rounds]
+        return {"unit": self.unit, "median": self.median(), "samples": samples}
 
     def median(self):
-        return statistics.median(self.samples) if self.samples else None
+        return statistics.median(self.by_round.values()) if self.by_round else None
 
     def text(self):
-        if not self.samples:
+        if not self.by_round:
             return "–"
-        low, high = min(self.samples), max(self.samples)
+        low, high = min(self.by_round.values()), max(self.by_round.values())
         return f"{self.median():,.1f} ({low:,.1f} to {high:,.1f}) {self.unit}"
 
 
 def ratio(ours, theirs):
-    """Median of the rounds' ratios; None where a side has no samples."""
-    pairs = list(zip(ours.samples, theirs.samples))
-    return statistics.median(a / b for a, b in pairs) if pairs else None
+    """Median of the ratios of the rounds that both sides have; None where there is none."""
+    both = ours.by_round.keys() & theirs.by_round.keys()
+    return statistics.median(ours.by_round[n] / theirs.by_round[n] for n in both) if both else None
 
 
 class Clock:
@@ -131,16 +135,20 @@ class Ceilings:
         self.read = Samples("GB/s")
         self.matrix = Samples("TFLOP/s")
 
-    def round(self):
+    def round(self, number):
         ways = [lambda: self.data.sum(), lambda: self.data.amax(), lambda: self.data.view(-1, 4096).sum(1)]
         best = min(self.clock.seconds(way, 5) for way in ways)
-        self.read.add(self.data.numel() * 4 / best / 1e9)
+        self.read.add(number, self.data.numel() * 4 / best / 1e9)
         rates = []
         for size in self.sizes:
             a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=self.device) for _ in range(2))
             seconds = self.clock.seconds(lambda: a @ b, 10)
             rates.append(2 * size**3 / seconds / 1e12)
-        self.matrix.add(max(rates))
+        self.matrix.add(number, max(rates))
+
+
+# Forms of the decode step, each measured against the one before, and what their artifacts are called.
+FORMS = {"launches": "", "overlapping": ".overlapping", "persistent": ".persistent"}
 
 
 class Ours:
@@ -152,9 +160,11 @@ class Ours:
         self.decode = Samples("tok/s")
         self.prefill = Samples("tok/s")
         self.weight_bytes = None
+        self.tokens = None
+        self.notice = None
         self.error = None
 
-    def round(self, prompt_tokens, new_tokens):
+    def round(self, number, prompt_tokens, new_tokens):
         command = [
             str(HERE / "waveloom-run"), "bench", str(self.artifact), "--device", self.device, "--json",
             "--repeat", "1", "--prompt-tokens", str(prompt_tokens), "--gen-tokens", str(new_tokens),
@@ -165,9 +175,12 @@ class Ours:
             print(f"{self.artifact.name}: {self.error}", file=sys.stderr)
             return
         report = json.loads(result.stdout)
-        self.decode.add(report["decode_tok_s"]["median"])
-        self.prefill.add(report["prefill_tok_s"]["median"])
+        self.decode.add(number, report["decode_tok_s"]["median"])
+        self.prefill.add(number, report["prefill_tok_s"]["median"])
         self.weight_bytes = report["weight_bytes_per_token"]
+        self.tokens = report["tokens"]
+        # Such as that the device is too small for this form.
+        self.notice = result.stderr.strip() or None
 
     def profile(self, prompt_tokens, new_tokens):
         """Times by launch, as `bench --profile` writes them; None where it cannot."""
@@ -210,7 +223,7 @@ class Transformers:
         self.prefill = Samples("tok/s")
 
     @torch.inference_mode()
-    def round(self, prompt_tokens, new_tokens):
+    def round(self, number, prompt_tokens, new_tokens):
         from transformers import StaticCache
 
         vocab = self.config.vocab_size
@@ -227,7 +240,7 @@ class Transformers:
             token = logits[:, -1:].argmax(-1)
             self.clock.synchronize()
             if counts:
-                self.prefill.add(prompt_tokens / (time.perf_counter() - start))
+                self.prefill.add(number, prompt_tokens / (time.perf_counter() - start))
             position = torch.tensor([prompt_tokens], device=self.device)
             # Two steps outside the measurement: they record the graph.
             for step in range(new_tokens):
@@ -241,7 +254,7 @@ class Transformers:
                 position = position + 1
             self.clock.synchronize()
             if counts:
-                self.decode.add((new_tokens - 2) / (time.perf_counter() - start))
+                self.decode.add(number, (new_tokens - 2) / (time.perf_counter() - start))
 
     def free(self):
         self.model = self.step = None
@@ -323,7 +336,8 @@ def verify(name, args):
 def measure_model(name, args, clock, report):
     config_path = HERE / "configs" / f"{name}.json"
     config = json.loads(config_path.read_text())
-    ours = Ours(HERE / f"{name}.wlm", args.device)
+    artifacts = {form: HERE / f"{name}{suffix}.wlm" for form, suffix in FORMS.items()}
+    ours = {form: Ours(path, args.device) for form, path in artifacts.items() if path.exists()}
     theirs = {}
     if report["environment"]["transformers"] and not args.no_transformers:
         for label, compiled in (("transformers eager", False), ("transformers compiled", True)):
@@ -331,29 +345,38 @@ def measure_model(name, args, clock, report):
                 theirs[label] = Transformers(config_path, args.device, compiled, clock)
             except Exception as error:  # what a peer cannot do is a fact to report, not our failure
                 print(f"{name}, {label}: {error}", file=sys.stderr)
-    for _ in range(args.rounds):
-        for side in [ours, *theirs.values()]:
-            side.round(args.prompt_tokens, args.new_tokens)
-    profile = ours.profile(args.prompt_tokens, min(args.new_tokens, 16))
+    for number in range(args.rounds):
+        for side in [*ours.values(), *theirs.values()]:
+            side.round(number, args.prompt_tokens, args.new_tokens)
+    first, best = ours["launches"], max(ours.values(), key=lambda side: side.decode.median() or 0)
+    profile = first.profile(args.prompt_tokens, min(args.new_tokens, 16))
     programs = profile["programs"] if profile else []
-    sides = {"waveloom": ours, **theirs}
+    sides = {**{f"waveloom, {form}": side for form, side in ours.items()}, **theirs}
+    # Of theirs, what our fastest form is to them; of a form, what it is to the one before.
+    before = [None, *ours.values()]
     ratios = {
-        label: (ratio(ours.decode, side.decode), ratio(ours.prefill, side.prefill))
-        for label, side in sides.items()
+        label: (ratio(best.decode, side.decode), ratio(best.prefill, side.prefill))
+        for label, side in theirs.items()
     }
+    gains = {form: previous and ratio(side.decode, previous.decode) for (form, side), previous in zip(ours.items(), before)}
+    known = [side.tokens for side in ours.values() if side.tokens is not None]
     report["models"][name] = {
-        "weight_bytes_per_token": ours.weight_bytes,
-        "error": ours.error,
+        "weight_bytes_per_token": best.weight_bytes,
+        "fastest_form": next(form for form, side in ours.items() if side is best),
+        "errors": {form: side.error for form, side in ours.items() if side.error},
+        "notices": {form: side.notice for form, side in ours.items() if side.notice},
+        "same_tokens": all(tokens == known[0] for tokens in known) if len(known) > 1 else None,
         "decode": {label: side.decode.json() for label, side in sides.items()},
         "prefill": {label: side.prefill.json() for label, side in sides.items()},
+        "decode_gain": gains,
         "decode_ratio": {label: ratios[label][0] for label in theirs},
         "prefill_ratio": {label: ratios[label][1] for label in theirs},
         "kernels": {p["name"]: beside_torch(p, config, args, clock) for p in programs},
         "profile": profile,
     }
     lines = [
-        (label, side.decode.text(), side.prefill.text(), *ratios[label])
-        for label, side in sides.items()
+        (label, side.decode.text(), side.prefill.text(), gain, *ratios.get(label, (None, None)))
+        for (label, side), gain in itertools.zip_longest(sides.items(), gains.values())
     ]
     for side in theirs.values():
         side.free()
@@ -376,20 +399,24 @@ def markdown(report, ceilings, tables):
         f"PyTorch {env['torch']}, transformers {env['transformers']}, driver {env.get('driver', 'none')}.",
         f"Reads at most {ceilings.read.text()}, multiplies bf16 at most at {ceilings.matrix.text()}.",
         f"Prompt {report['prompt_tokens']} tokens, {report['new_tokens']} new ones; medians and ranges of"
-        f" {report['rounds']} rounds; ratios are ours ÷ theirs.",
+        f" {report['rounds']} rounds; ratios are our fastest form ÷ theirs, gains a form ÷ the one before.",
     ]
     for name, rows in tables.items():
         model = report["models"][name]
-        lines += ["", f"## {name}", "", "| | decode | prefill | ratio decode | ratio prefill |", "| --- | --- | --- | --- | --- |"]
+        lines += ["", f"## {name}", "", "| | decode | prefill | gain | ratio decode | ratio prefill |"]
+        lines += ["| --- | --- | --- | --- | --- | --- |"]
         for label, decode, prefill, *ratios in rows:
             ratios = " | ".join("–" if r is None else f"{r:.2f}" for r in ratios)
             lines.append(f"| {label} | {decode} | {prefill} | {ratios} |")
-        decode, read = model["decode"]["waveloom"]["median"], ceilings.read.median()
+        form, read = model["fastest_form"], ceilings.read.median()
+        decode = model["decode"][f"waveloom, {form}"]["median"]
         if decode and read:
             share = decode * model["weight_bytes_per_token"] / 1e9 / read
-            lines += ["", f"Weights are read at {share:.0%} of the bandwidth measured."]
-        if model["error"]:
-            lines += ["", f"Waveloom failed: {model['error']}"]
+            lines += ["", f"Weights are read at {share:.0%} of the bandwidth measured ({form})."]
+        if model["same_tokens"] is not None:
+            lines += ["", f"All forms generate the same tokens: {'yes' if model['same_tokens'] else 'NO'}."]
+        for form, said in [*model["errors"].items(), *model["notices"].items()]:
+            lines += ["", f"Waveloom, {form}: {said}"]
         for program, kernels in model["kernels"].items():
             lines += ["", f"Launches of {program}; PyTorch's product or attention alone, without what is fused into ours", ""]
             lines += ["| kernel | launches | ours, us | PyTorch, us | ratio | TFLOP/s |", "| --- | --- | --- | --- | --- | --- |"]
@@ -428,8 +455,8 @@ def main():
         "verified": {name: verify(name, args) for name in names if name in args.verify.split(",")},
     }
     ceilings = Ceilings(args.device, clock)
-    for _ in range(args.rounds):
-        ceilings.round()
+    for number in range(args.rounds):
+        ceilings.round(number)
     report["ceilings"] = {"read": ceilings.read.json(), "matrix": ceilings.matrix.json()}
     ceilings.data = None
     args.out.mkdir(parents=True, exist_ok=True)

@@ -80,8 +80,9 @@ pub struct CompileArgs {
     /// Dtype of matrix weights [default: keep]
     #[arg(long)]
     pub dtype: Option<String>,
-    /// How the decode step runs on GPUs: launches, persistent (one kernel that stays on every
-    /// compute unit) or persistent:N (on N of them) [default: launches]
+    /// How the decode step runs on GPUs: launches, overlapping (each begins before the one ahead of it
+    /// has ended, where the chip can do that), persistent (one kernel that stays on every compute unit)
+    /// or persistent:N (on N of them) [default: launches]
     #[arg(long, value_name = "FORM")]
     pub decode: Option<String>,
     /// Largest context length that can be asked for when the file is run

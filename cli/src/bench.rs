@@ -64,7 +64,8 @@ fn measure(args: &BenchArgs, report: &mut Report) -> Result<(), Failure> {
     let prompt: Vec<u32> = (0..args.prompt_tokens).map(|i| (100 + i) % vocab).collect();
     let warm_up = prompt.len().min(WARM_UP_PROMPT);
     generate(&mut session, &prompt[..warm_up], args.gen_tokens.min(WARM_UP_STEPS))?;
-    let (prefill, decode) = generate(&mut session, &prompt, args.gen_tokens)?;
+    let (prefill, decode, tokens) = generate(&mut session, &prompt, args.gen_tokens)?;
+    report.tokens = tokens;
     report.prefill_tok_s.push(f64::from(args.prompt_tokens) / prefill.as_secs_f64());
     report.decode_tok_s.push(f64::from(args.gen_tokens) / decode.as_secs_f64());
     Ok(())
@@ -88,23 +89,24 @@ fn profile(args: &BenchArgs) -> Result<Profile, Failure> {
     Ok(Profile::new(&session, &wholes, &launches))
 }
 
-/// Time of the prompt up to its first new token, and of `steps` decode steps after it. Stop tokens
-/// do not stop it.
+/// Time of the prompt up to its first new token, and of `steps` decode steps after it, and the tokens.
+/// Stop tokens do not stop it.
 fn generate(
     session: &mut Session,
     prompt: &[u32],
     steps: u32,
-) -> Result<(Duration, Duration), Failure> {
+) -> Result<(Duration, Duration, Vec<u32>), Failure> {
     session.reset();
     let start = Instant::now();
     session.prefill(prompt)?;
-    session.sample()?;
+    let mut tokens = vec![session.sample()?];
     let prefill = start.elapsed();
+    tokens.reserve(steps as usize);
     let start = Instant::now();
     for step in 0..steps {
-        session.decode_ahead((steps - step) as usize)?;
+        tokens.push(session.decode_ahead((steps - step) as usize)?);
     }
-    Ok((prefill, start.elapsed()))
+    Ok((prefill, start.elapsed(), tokens))
 }
 
 /// What was measured.
@@ -121,6 +123,8 @@ struct Report {
     /// Most memory of the process that was resident at a time; null where the system does not say.
     peak_rss_bytes: Option<u64>,
     weight_bytes_per_token: u64,
+    /// What was generated, so that measurements of one model can be compared; the same each time.
+    tokens: Vec<u32>,
 }
 
 /// Measurements of one quantity.
@@ -150,6 +154,7 @@ impl Report {
             decode_tok_s: Samples::default(),
             peak_rss_bytes: None,
             weight_bytes_per_token: 0,
+            tokens: vec![],
         }
     }
 
@@ -241,6 +246,7 @@ mod tests {
             decode_tok_s: Samples::default(),
             peak_rss_bytes: Some(3 << 20),
             weight_bytes_per_token: 100_000_000,
+            tokens: vec![7, 9],
         };
         for i in [1.0, 3.0, 2.0] {
             report.load_s.push(i / 100.0);
@@ -261,6 +267,7 @@ mod tests {
         assert_eq!(json["peak_rss_bytes"], 3 << 20);
         assert_eq!(json["weight_bytes_per_token"], 100_000_000);
         assert_eq!(json["device"], "a processor, 2 threads");
+        assert_eq!(json["tokens"], serde_json::json!([7, 9]));
     }
 
     #[test]

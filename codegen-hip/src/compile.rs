@@ -5,6 +5,7 @@ use crate::kernels::KernelSource;
 use crate::link::link_shared_object;
 use crate::lower::{CompiledKernel, KernelDump, compile as compile_kernel};
 use crate::lower_schedule::{LowerError, Lowered, choose_tiles, lower_schedule};
+use crate::overlap;
 use crate::pack::synthetic::{drawn_weight, given_weight};
 use crate::pack::{pack_weight, packed_bytes};
 use crate::persistent::{self, DecodeForm};
@@ -385,6 +386,10 @@ pub fn compile_schedule(
         (Target::Gpu(target), DecodeForm::Persistent(streams)) => {
             lowered = lower(persistent::work_items(&lowered))?;
             Some(persistent::lower(&mut lowered, target, streams)?)
+        }
+        (Target::Gpu(target), DecodeForm::Overlapping) => {
+            overlap::lower(&mut lowered, target);
+            None
         }
         (Target::Cpu(_), _) | (_, DecodeForm::Launches) => None,
     };

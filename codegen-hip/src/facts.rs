@@ -4,6 +4,7 @@
 //! the driver's compiler decides on those, and on what is spilled.
 
 mod ptx;
+mod waits;
 
 use crate::lower::KernelText;
 use crate::target::{GpuTarget, Platform};

@@ -22,6 +22,7 @@ pub mod link;
 pub mod lower;
 pub mod lower_schedule;
 pub mod mlir;
+mod overlap;
 pub mod pack;
 pub mod persistent;
 pub mod resume;

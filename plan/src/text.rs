@@ -33,7 +33,10 @@ impl fmt::Display for Plan {
         }
         writeln!(f, "\nkernels")?;
         for (id, kernel) in self.kernels.iter().enumerate() {
-            writeln!(f, "  k{id} {}: {}", kernel.name, kernel.summary)?;
+            let waits = kernel.facts.as_ref().is_some_and(|facts| facts.waits);
+            let waits =
+                if waits { "; waits for the launch before it, and may overlap it" } else { "" };
+            writeln!(f, "  k{id} {}: {}{waits}", kernel.name, kernel.summary)?;
         }
         for program in &self.programs {
             writeln!(f, "\nprogram {}: {} launches", program.name, program.launches.len())?;

@@ -124,3 +124,47 @@ fn the_persistent_step_of_smollm2_fits() {
     let Some(path) = smollm2() else { return };
     check_persistent(&path, &["sm_80", "sm_90"]);
 }
+
+/// Launches that may overlap: every kernel of the decode step waits for the launches before it, on all
+/// paths and before it reads or writes what is not its own, and products have loads of weights under
+/// way by then (if their rows are `long_rows`: shorter than what lanes load at once is a tail). Where
+/// launches shall not overlap, and on chips that cannot do it, no kernel waits.
+fn check_overlapping(path: &Path, long_rows: bool) {
+    let compile = |decode| compiled_as(path, WeightDtype::Keep, "sm_89,sm_90", decode);
+    let [apart, overlapping] = [DecodeForm::Launches, DecodeForm::Overlapping].map(compile);
+    let apart = Artifact::open(&apart.path).expect("the artifact opens");
+    let artifact = Artifact::open(&overlapping.path).expect("the artifact opens");
+    assert_eq!(artifact.code("sm_89").ok(), apart.code("sm_89").ok());
+    let words = |artifact: &Artifact| {
+        let code = artifact.code("sm_90").expect("its code");
+        String::from_utf8_lossy(code).matches("griddepcontrol").count()
+    };
+    assert_eq!(words(&apart), 0);
+    assert!(words(&artifact) > 0);
+    let plan = artifact.plan("sm_90").expect("its plan");
+    let ptx = std::str::from_utf8(artifact.code("sm_90").expect("its code")).expect("text");
+    let decode = &plan.programs[plan.decode_loop.decode];
+    for launch in &decode.launches {
+        let kernel = &plan.kernels[launch.kernel];
+        assert!(kernel.facts.as_ref().is_some_and(|facts| facts.waits), "{}", kernel.name);
+        let text = entry(ptx, &kernel.name);
+        let (before, _) = text.split_once("griddepcontrol.wait").expect("a wait");
+        let early = before.matches("ld.global.nc.L1::no_allocate").count();
+        let product = kernel.name.starts_with("gemv");
+        let right = if long_rows { product == (early > 0) } else { product || early == 0 };
+        assert!(right, "{}: {early} loads before the wait", kernel.name);
+    }
+    assembled(ptx, "sm_90", "sample");
+}
+
+#[test]
+fn overlapping_launches_wait() {
+    check_overlapping(&file("fixtures/tiny/llama"), false);
+    check_overlapping(&file("fixtures/tiny/gguf/mixed.gguf"), false);
+}
+
+#[test]
+fn overlapping_launches_of_smollm2_wait() {
+    let Some(path) = smollm2() else { return };
+    check_overlapping(&path, true);
+}

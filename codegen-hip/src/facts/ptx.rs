@@ -1,5 +1,6 @@
 //! What PTX says of a kernel.
 
+use super::waits::waits;
 use super::{Dialect, Line, hot_loop};
 use crate::lower::KernelText;
 use crate::target::GpuTarget;
@@ -19,6 +20,7 @@ pub(super) fn facts(text: &str, kernel: &KernelText, target: &GpuTarget) -> Code
         lds_bytes,
         waves_per_simd: most_registers(text).map_or(0, resident),
         planned_waves_per_simd: kernel.planned_waves,
+        waits: waits(&statements),
         instructions: lines.iter().filter(|line| line.is_instruction()).count() as u32,
         hot_loop: hot_loop(&lines, &PTX),
         ..CodeFacts::default()

@@ -337,6 +337,15 @@ impl Builder {
         self.hardware().atomic_add_release(self, address, value, scope);
     }
 
+    /// What [`Builder::others_from_here`] leaves in a kernel's text.
+    pub const OTHERS: &str = "// From here on: what other launches write and read.";
+
+    /// From here on the kernel reads what launches before it write, and writes; up to here, weights are
+    /// all that it reads. Where launches can overlap, it waits here.
+    pub fn others_from_here(&mut self) {
+        self.line(Self::OTHERS);
+    }
+
     /// Ahead of a barrier behind which one work-item stores or adds with release: that then is of
     /// what this wave has written, too.
     pub fn release_of_wave(&mut self, scope: Scope) {

@@ -31,6 +31,8 @@ pub enum DecodeForm {
     /// One by one, in a graph.
     #[default]
     Launches,
+    /// One by one, in a graph; on chips that can, each begins before the one ahead of it has ended.
+    Overlapping,
     /// On a GPU, all but the sampler in one persistent kernel, of so many workgroups or one for each
     /// compute unit (of RDNA: each workgroup processor).
     Persistent(Option<u32>),
@@ -40,6 +42,7 @@ impl fmt::Display for DecodeForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DecodeForm::Launches => f.write_str("launches"),
+            DecodeForm::Overlapping => f.write_str("overlapping"),
             DecodeForm::Persistent(None) => f.write_str("persistent"),
             DecodeForm::Persistent(Some(count)) => write!(f, "persistent:{count}"),
         }
@@ -49,11 +52,12 @@ impl fmt::Display for DecodeForm {
 impl FromStr for DecodeForm {
     type Err = UnknownForm;
 
-    /// `launches`, `persistent` or `persistent:N`.
+    /// `launches`, `overlapping`, `persistent` or `persistent:N`.
     fn from_str(text: &str) -> Result<DecodeForm, UnknownForm> {
         let unknown = || UnknownForm(text.to_string());
         match text.split_once(':') {
             None if text == "launches" => Ok(DecodeForm::Launches),
+            None if text == "overlapping" => Ok(DecodeForm::Overlapping),
             None if text == "persistent" => Ok(DecodeForm::Persistent(None)),
             Some(("persistent", count)) => {
                 let count = count.parse().ok().filter(|count| *count > 0);
@@ -67,7 +71,8 @@ impl FromStr for DecodeForm {
 /// Not a form of the decode step.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "unknown form of decode `{0}`: give launches, persistent, or persistent:N for N workgroups"
+    "unknown form of decode `{0}`: give launches, overlapping, persistent, or persistent:N for N \
+     workgroups"
 )]
 pub struct UnknownForm(String);
 

@@ -25,6 +25,7 @@ fn instruction(launch: u32, waits: &[(u32, u32)]) -> Instruction {
 fn forms_have_names() {
     for (text, form) in [
         ("launches", DecodeForm::Launches),
+        ("overlapping", DecodeForm::Overlapping),
         ("persistent", DecodeForm::Persistent(None)),
         ("persistent:12", DecodeForm::Persistent(Some(12))),
     ] {

@@ -58,6 +58,7 @@ pub(super) fn chip(name: &str) -> Option<GpuTarget> {
         matrix_ops: CDNA3.to_vec(),
         flushes_factors: true,
         converts_bf16: false,
+        dependent_launches: false,
     };
     let rdna = GpuTarget {
         name: "gfx1100",

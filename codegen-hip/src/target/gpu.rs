@@ -49,6 +49,8 @@ pub struct GpuTarget {
     pub flushes_factors: bool,
     /// Whether an instruction rounds f32 to bf16.
     pub converts_bf16: bool,
+    /// Whether a launch can begin while the one before it runs, and wait for it later.
+    pub dependent_launches: bool,
 }
 
 /// The vector registers of one SIMD.

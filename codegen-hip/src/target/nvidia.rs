@@ -47,6 +47,7 @@ pub(super) fn chip(name: &str) -> Option<GpuTarget> {
         layout: MatrixLayout::Mma,
         matrix_ops: MMA.to_vec(),
         converts_bf16: true,
+        dependent_launches: false,
         flushes_factors: false,
     };
     match name {
@@ -68,6 +69,7 @@ pub(super) fn chip(name: &str) -> Option<GpuTarget> {
             simds_lds_bytes: 228 << 10,
             bandwidth: 4.8e12,
             matrix_rate: 989e12,
+            dependent_launches: true,
             ..sm_80
         }),
         _ => None,

@@ -71,6 +71,7 @@ impl Hardware for Nvidia {
 
     fn load_streamed(&self, k: &mut Builder, pointer: Value, ty: Ty, align: u32) -> Value {
         let words = match (ty.bytes(), align) {
+            (2, 2..) => return load_half_no_allocate(k, pointer, ty),
             (4, 4..) => 1,
             (8, 8..) => 2,
             (16, 16..) => 4,
@@ -328,6 +329,18 @@ fn load_no_allocate(k: &mut Builder, pointer: Value, ty: Ty, words: u32) -> Valu
         vector = k.insert(element, vector, word);
     }
     if vector.ty == ty { vector } else { k.bitcast(vector, ty) }
+}
+
+/// As [`load_no_allocate`], of two bytes.
+fn load_half_no_allocate(k: &mut Builder, pointer: Value, ty: Ty) -> Value {
+    let address = pointer.ty;
+    let half = k.emit(Elem::I16.into(), |t| {
+        format!(
+            "llvm.inline_asm \"ld.global.nc.L1::no_allocate.b16 $0, [$1];\", \"=h,l\" {pointer} : \
+             ({address}) -> {t}"
+        )
+    });
+    k.bitcast(half, ty)
 }
 
 /// The four numbers that an intrinsic gives.

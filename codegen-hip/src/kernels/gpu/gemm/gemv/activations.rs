@@ -23,7 +23,7 @@ use crate::kernels::gpu::gemm::{Env, GemmSpec, split};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Ty, Value};
 use crate::pack::gpu::GpuLayout;
-use crate::target::GpuTarget;
+use crate::target::{GpuTarget, Platform};
 use waveloom_ir::numerics::{Factors, Numerics, Rounding};
 
 /// Elements of a quantized block.
@@ -227,8 +227,9 @@ impl Activations {
         (0..self.rows).map(|_| k.zero(self.piece_type())).collect()
     }
 
-    /// Stages a slab; runs `meanwhile` when the last loads of x are under way. Adds squares of x to
-    /// `squares` if there is a norm.
+    /// Stages a slab; runs `meanwhile` when the last loads of x are under way, on NVIDIA GPUs before the
+    /// first, so that what is loaded there is when other launches are still waited for. Adds squares of
+    /// x to `squares` if there is a norm.
     pub fn stage(
         &self,
         k: &mut Builder,
@@ -244,6 +245,11 @@ impl Activations {
         let (zero, end) = (k.i32(0), k.i32((batches * together * block.workgroup) as i32));
         let step = i64::from(together * block.workgroup);
         let mut squares = squares.to_vec();
+        let mut meanwhile = Some(meanwhile);
+        if block.target.platform == Platform::Nvidia {
+            meanwhile.take().into_iter().for_each(|meanwhile| meanwhile(k));
+            k.others_from_here();
+        }
         if batches > 0 {
             squares = k.for_values(zero, end, step, &squares, |k, first, squares| {
                 let first = k.add(first, thread);
@@ -253,7 +259,7 @@ impl Activations {
         }
         let first = k.add(thread, end);
         let pieces = self.load(k, block, slab, first, turns - batches * together);
-        meanwhile(k);
+        meanwhile.into_iter().for_each(|meanwhile| meanwhile(k));
         self.store(k, block, &pieces, &squares)
     }
 
