@@ -28,6 +28,8 @@ pub struct Resume {
     pub stop_tokens: Vec<u32>,
     /// Seed of synthetic weights.
     pub synthetic: Option<u64>,
+    /// Whether the file shall have no self-test.
+    pub no_self_test: bool,
 }
 
 /// Why a compilation cannot go on from a module.
@@ -87,6 +89,9 @@ impl Resume {
         if let Some(seed) = self.synthetic {
             module.set_note("synthetic_weights", seed.to_string());
         }
+        if self.no_self_test {
+            module.set_note("self_test", "off");
+        }
     }
 
     /// Reads what [`Resume::write`] wrote.
@@ -115,7 +120,12 @@ impl Resume {
         let synthetic = seed.map_err(|_| wrong("synthetic_weights", "not a seed".to_string()))?;
         let model = PathBuf::from(note("model")?);
         let options = CompileOptions { targets, dtype, decode };
-        Ok(Resume { after, model, options, stop_tokens, synthetic })
+        let no_self_test = match module.note("self_test") {
+            None => false,
+            Some("off") => true,
+            Some(_) => return Err(wrong("self_test", "there is only `off` to say".to_string())),
+        };
+        Ok(Resume { after, model, options, stop_tokens, synthetic, no_self_test })
     }
 
     /// The place of `point` among [`points`].
@@ -181,6 +191,7 @@ mod tests {
         note decode = \"persistent:8\"
         note stop_tokens = \"0,2\"
         note synthetic_weights = \"7\"
+        note self_test = \"off\"
     }";
 
     #[test]
@@ -188,7 +199,7 @@ mod tests {
         let module = parse(TEXT).unwrap();
         let resume = Resume::read(&module).unwrap();
         assert_eq!((resume.after, resume.synthetic), ("choose-layouts", Some(7)));
-        assert_eq!(resume.stop_tokens, [0, 2]);
+        assert_eq!((&resume.stop_tokens[..], resume.no_self_test), (&[0, 2][..], true));
         assert_eq!(resume.options.decode, DecodeForm::Persistent(Some(8)));
         let mut written = Module::new("m");
         resume.write(&mut written);

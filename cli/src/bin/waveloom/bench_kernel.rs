@@ -318,14 +318,15 @@ impl Measured {
             scaled(self.operations, 1e9, 3),
             scaled(self.operations_per_second, 1e12, 3),
         );
-        let share =
-            self.roofline_share.map(|share| format!("{:.1}% of the roofline, ", share * 100.0));
-        match self.roofline_s {
-            Some(least) => {
-                let share = share.unwrap_or_default();
-                text += &format!("  {share}which allows {:.2} us\n", least * 1e6);
+        match (self.roofline_s, self.roofline_share) {
+            (Some(least), Some(share)) => {
+                let (least, share) = (least * 1e6, share * 100.0);
+                text += &format!("  {share:.1}% of the roofline, which allows {least:.2} us\n");
             }
-            None => text += "  the target's plan knows no roofline\n",
+            (Some(least), None) => {
+                text += &format!("  the roofline allows {:.2} us\n", least * 1e6);
+            }
+            (None, _) => text += "  the target's plan knows no roofline\n",
         }
         text
     }

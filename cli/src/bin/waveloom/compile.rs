@@ -39,7 +39,7 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     let progress = Progress::new(args.json);
     let check = PassCheck::new(&args.check);
     let targets = targets.into_iter();
-    let self_test = wants_self_test(args, job.begun.synthetic)?;
+    let self_test = wants_self_test(args, &job.begun)?;
     let mut watcher =
         Watcher { progress, dump, recorder, check, targets, self_test, passes: vec![] };
     let start = Instant::now();
@@ -87,13 +87,21 @@ pub fn weight_dtype(name: &str) -> Result<WeightDtype, Failure> {
     WeightDtype::parse(name).ok_or_else(|| Failure::new(format!("unknown dtype `{name}`")))
 }
 
+/// What the command line says of the self-test comes before what a module says.
+fn asked_of_self_test(begun: Resume, args: &CompileArgs) -> Resume {
+    match args.self_test {
+        None => begun,
+        Some(switch) => Resume { no_self_test: switch == Switch::Off, ..begun },
+    }
+}
+
 /// Whether a self-test is made. There is none of synthetic weights: each target makes up its own.
-fn wants_self_test(args: &CompileArgs, synthetic: Option<u64>) -> Result<bool, Failure> {
-    match (args.self_test, synthetic) {
+fn wants_self_test(args: &CompileArgs, begun: &Resume) -> Result<bool, Failure> {
+    match (args.self_test, begun.synthetic) {
         (Some(Switch::On), Some(_)) => Err(Failure::new(
             "synthetic weights have no self-test: each target makes up weights of its own",
         )),
-        (wanted, synthetic) => Ok(wanted != Some(Switch::Off) && synthetic.is_none()),
+        (_, synthetic) => Ok(!begun.no_self_test && synthetic.is_none()),
     }
 }
 
@@ -140,8 +148,9 @@ impl Job {
         };
         let model = args.model.clone().unwrap_or_default();
         let synthetic = args.synthetic_weights;
-        let begun = Resume { after: IMPORT, model, options, stop_tokens: vec![], synthetic };
-        Ok(Job { begun, module: None })
+        let (after, stop_tokens, no_self_test) = (IMPORT, vec![], false);
+        let begun = Resume { after, model, options, stop_tokens, synthetic, no_self_test };
+        Ok(Job { begun: asked_of_self_test(begun, args), module: None })
     }
 
     fn of_module(args: &CompileArgs, path: &Path) -> Result<Job, Failure> {
@@ -170,7 +179,7 @@ impl Job {
             }
             begun.options.targets = targets;
         }
-        Ok(Job { begun, module: Some(module) })
+        Ok(Job { begun: asked_of_self_test(begun, args), module: Some(module) })
     }
 
     /// The model: its weights, and what goes along with them.
