@@ -34,9 +34,13 @@ pub(crate) fn output<T>(slice: &mut [T]) -> Arg {
 /// The targets among `names` that this machine can run; says in words which it cannot.
 pub(crate) fn runnable_targets(names: &[&str]) -> Vec<CpuTarget> {
     let host = CpuTarget::host().expect("a host that can run kernels");
+    // What other machines with the same vectors run.
+    let without_amx = CpuTarget { amx: false, ..host.clone() };
+    let without_amx = (host.amx && names.contains(&"cpu")).then_some(without_amx);
     names
         .iter()
         .map(|name| CpuTarget::from_name(name).expect("a known target"))
+        .chain(without_amx)
         .filter(|target| {
             let runs = target.requires.iter().all(|feature| host.requires.contains(feature));
             if !runs {

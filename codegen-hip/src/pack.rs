@@ -4,7 +4,7 @@ pub mod cpu;
 pub mod gpu;
 pub mod synthetic;
 
-pub use cpu::{BLOCK, PackedLayout};
+pub use cpu::{BLOCK, PackedLayout, Q8_BIAS};
 
 use crate::CodegenError;
 use crate::target::Target;

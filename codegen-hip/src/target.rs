@@ -4,6 +4,7 @@ mod amd;
 mod cpu;
 mod gpu;
 mod nvidia;
+mod tiles;
 
 pub use cpu::{CpuTarget, Int8Dot};
 pub use gpu::{GpuTarget, MatrixLayout, MatrixOp, MatrixType, Platform};
@@ -26,8 +27,8 @@ pub enum Target {
 impl Target {
     /// Names that [`Target::from_name`] knows.
     pub const NAMES: &'static [&'static str] = &[
-        "cpu", "cpu-v3", "cpu-v4", "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201",
-        "sm_80", "sm_89", "sm_90",
+        "cpu", "cpu-v3", "cpu-v4", "cpu-amx", "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151",
+        "gfx1201", "sm_80", "sm_89", "sm_90",
     ];
 
     /// The target called `name`. `cpu` is the machine that compiles, with what it has.
@@ -92,7 +93,8 @@ impl Target {
     /// Name of the packed weights that its kernels read, which targets of one kind share.
     pub fn weights(&self) -> &str {
         match self {
-            Target::Cpu(target) => &target.name,
+            Target::Cpu(CpuTarget { lanes: 16, .. }) => "cpu-16-lanes",
+            Target::Cpu(_) => "cpu-8-lanes",
             Target::Gpu(_) => "gpu",
         }
     }
@@ -144,8 +146,8 @@ mod tests {
         let error = Target::from_name("gfx000").unwrap_err().to_string();
         assert_eq!(
             error,
-            "unknown target 'gfx000'; known targets: cpu, cpu-v3, cpu-v4, gfx90a, gfx942, gfx950, \
-             gfx1100, gfx1151, gfx1201, sm_80, sm_89, sm_90"
+            "unknown target 'gfx000'; known targets: cpu, cpu-v3, cpu-v4, cpu-amx, gfx90a, gfx942, \
+             gfx950, gfx1100, gfx1151, gfx1201, sm_80, sm_89, sm_90"
         );
     }
 }

@@ -18,6 +18,9 @@ pub enum Rounding {
     Bf16,
     /// To the sum of two f16.
     TwoF16,
+    /// To the sum of two bf16. Where both factors are such sums, the product of the second ones is left
+    /// out.
+    TwoBf16,
     /// To an integer of at most so much times a factor that a block of 32 shares.
     Fixed {
         /// The integer of the block's largest number.
@@ -37,6 +40,9 @@ impl Rounding {
             Rounding::Bf16 => 2f64.powi(-8),
             // The second f16 holds what the first one leaves, to eleven bits.
             Rounding::TwoF16 => 2f64.powi(-22),
+            // What the first bf16 cuts off is below 2⁻⁷ of the number, and what the second one cuts off
+            // of that below 2⁻¹⁵; the product that is left out is below 2⁻⁸ · 2⁻⁷ of the factors'.
+            Rounding::TwoBf16 => 2f64.powi(-14),
         }
     }
 
@@ -44,6 +50,8 @@ impl Rounding {
     pub fn absolute(self) -> f64 {
         match self {
             Rounding::None | Rounding::Bf16 | Rounding::Fixed { .. } => 0.0,
+            // Subnormal numbers count as zeros.
+            Rounding::TwoBf16 => 2f64.powi(-126),
             Rounding::F16 { flushes: false } | Rounding::TwoF16 => 2f64.powi(-25),
             Rounding::F16 { flushes: true } => 2f64.powi(-14),
         }
@@ -126,6 +134,9 @@ mod tests {
         check(Rounding::F16 { flushes: true }, &flushed);
         check(Rounding::Bf16, &|x| bf16::from_f64(x).to_f64());
         check(Rounding::TwoF16, &|x| to_f16(x) + to_f16(x - to_f16(x)));
+        // Cut off, which is worse than rounded.
+        let cut = |x: f64| f64::from(f32::from_bits((x as f32).to_bits() & 0xffff_0000));
+        check(Rounding::TwoBf16, &|x| cut(x) + cut(x - cut(x)));
         let largest = numbers[..BLOCK].iter().fold(0.0f64, |a, x| a.max(*x));
         let errors = Rounding::Fixed { largest: 16256 }.errors(&numbers);
         for (x, error) in numbers[..BLOCK].iter().zip(errors) {

@@ -4,10 +4,15 @@ use crate::golden::F32;
 use crate::support::session_with_context;
 use crate::support::{compiled, f32_tensor, file, greedy, relative_error, session};
 use serde::Deserialize;
+use waveloom_codegen_hip::Target;
+use waveloom_ir::DType;
 use waveloom_passes::WeightDtype;
+use waveloom_plan::Artifact;
 
 /// As for the real model; two layers lose less.
 const F32_TOLERANCE: f32 = 1e-4;
+
+const Q8_0: WeightDtype = WeightDtype::Convert(DType::Q8_0);
 
 #[derive(Deserialize)]
 struct Reference {
@@ -81,7 +86,9 @@ fn a_gguf_of_mixed_quantization_matches_its_expansion() {
 
 /// Whether this machine runs code for `target`; says so where it does not.
 fn runs_here(target: &str) -> bool {
-    let runs = target != "cpu-v4" || std::is_x86_feature_detected!("avx512f");
+    let host = waveloom_runtime::devices().remove(0).features;
+    let needed = Target::from_name(target).expect("a target").requires();
+    let runs = needed.iter().all(|feature| host.iter().any(|has| has == feature));
     if !runs {
         println!("skipped: this machine does not run {target}");
     }
@@ -100,12 +107,55 @@ fn every_stored_form_runs_on_every_cpu_target() {
             greedy(&mut session(&compiled, 2), &reference.prompt, 1).1.remove(0)
         };
         let wide = run("cpu");
-        for target in ["cpu-v3", "cpu-v4"].into_iter().filter(|target| runs_here(target)) {
+        let targets = ["cpu-v3", "cpu-v4", "cpu-amx"];
+        for target in targets.into_iter().filter(|target| runs_here(target)) {
             // bf16 activations where the host multiplies bf16 pairs, f32 ones elsewhere.
             let error = relative_error(&run(target), &wide);
             assert!(error < 2e-2, "{dtype} on {target}: {error}");
         }
     }
+}
+
+/// One file for several processors: those with vectors of one width share the weights, and the plan that
+/// is run is the one that uses the most of this machine.
+#[test]
+fn a_file_for_several_cpus_runs_the_best_plan_for_this_one() {
+    let model = file("fixtures/tiny/llama");
+    let (reference, _) = reference("llama/reference");
+    let names = ["cpu-v3", "cpu-v4", "cpu-amx"];
+    let together = compiled(&model, Q8_0, &names.join(","));
+    let artifact = Artifact::open(&together.path).expect("it opens");
+    let sets = names.map(|name| artifact.plan(name).expect("a plan").weights);
+    assert_eq!(sets[1], sets[2]);
+    assert_ne!(sets[0], sets[1]);
+    let weights = artifact.sections().filter(|section| section.name.starts_with("weights."));
+    let each = artifact
+        .sections()
+        .filter(|section| section.name.starts_with(&format!("weights.{}.", sets[1])));
+    assert_eq!(weights.count(), 2 * each.count(), "two sets of weights, not three");
+    let best = names.into_iter().rfind(|target| runs_here(target)).expect("one that runs");
+    let mut session = session(&together, 2);
+    assert_eq!(session.plan().target, best);
+    let alone = compiled(&model, Q8_0, best);
+    let (tokens, logits) = greedy(&mut session, &reference.prompt, 4);
+    assert_eq!(
+        greedy(&mut crate::support::session(&alone, 2), &reference.prompt, 4),
+        (tokens, logits)
+    );
+}
+
+/// Prefill gives the same bits however a prompt is cut into chunks, in tiles too.
+#[test]
+fn chunks_of_a_prompt_do_not_show() {
+    let (reference, _) = reference("llama/reference");
+    let compiled = compiled(&file("fixtures/tiny/llama"), Q8_0, "cpu");
+    let (first, second) = reference.prompt.split_at(reference.prompt.len() / 2);
+    let mut whole = session(&compiled, 2);
+    whole.prefill(&reference.prompt).expect("it runs");
+    let mut cut = session(&compiled, 2);
+    cut.prefill(first).expect("it runs");
+    cut.prefill(second).expect("it runs");
+    assert_eq!(whole.logits().expect("logits"), cut.logits().expect("logits"));
 }
 
 /// Caches whose capacity is no multiple of a vector are padded, not overrun.

@@ -794,6 +794,18 @@ impl Builder {
         })
     }
 
+    /// An LLVM intrinsic that gives nothing, such as `llvm.x86.tilezero`.
+    pub fn intrinsic_void(&mut self, name: &str, operands: &[Value]) {
+        let values: Vec<String> = operands.iter().map(Value::to_string).collect();
+        let types: Vec<String> = operands.iter().map(|v| v.ty.to_string()).collect();
+        let text = format!(
+            "llvm.call_intrinsic \"{name}\"({}) : ({}) -> ()",
+            values.join(", "),
+            types.join(", ")
+        );
+        self.line(&text);
+    }
+
     /// Calls a function of the module that gives nothing.
     pub fn call(&mut self, function: &str, operands: &[Value]) {
         let values: Vec<String> = operands.iter().map(Value::to_string).collect();

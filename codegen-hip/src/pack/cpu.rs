@@ -7,16 +7,18 @@
 //! | --- | --- |
 //! | f32, f16 | `[K'][L]` elements, K' = K padded with zeros to a multiple of 4 |
 //! | bf16 | `[K'/2][L][2]` elements: pairs along K side by side, as `vdpbf16ps` takes them |
-//! | q8_0 | per block of 32 along K: scales `[L]` f16, then `[8][L][4]` bytes: four of a row along K side by side, as `vpdpbusd` takes them. Where the target has that instruction, the byte is the quant + 128 (its first factor is unsigned), else the quant |
+//! | q8_0 | per block of 32 along K: scales `[L]` f16, then `[8][L][4]` bytes: four of a row along K side by side, as `vpdpbusd` takes them. The byte is the quant + 128, as that instruction's first factor is unsigned |
 //! | q4_0 | per block: scales as q8_0, then `[4][L][4]` bytes: byte (j, r, i) has quant 4j + i in its low and quant 16 + 4j + i in its high half |
 //! | q4_1 | per block: `[2][L]` f16: scales, then minima; then bytes as q4_0 |
+//!
+//! Targets with vectors of one width have the same forms, and share them in an artifact.
 //!
 //! So a product reads a matrix once, from its first to its last byte. Everything that is no matrix
 //! keeps its bytes. Sizes are padded to 64 bytes.
 
 use super::ALIGNMENT;
 use super::synthetic::{Drawn, ranges};
-use crate::target::{CpuTarget, Int8Dot};
+use crate::target::CpuTarget;
 use waveloom_ir::DType;
 use waveloom_plan::{Content, Fill};
 
@@ -24,6 +26,8 @@ use waveloom_plan::{Content, Fill};
 const PLAIN_STEP: u64 = 4;
 /// Quants per block.
 pub const BLOCK: u64 = 32;
+/// What is added to a quant of q8_0 before it is stored as a byte.
+pub const Q8_BIAS: u8 = 128;
 
 /// How a matrix of one dtype lies in memory when packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +40,6 @@ pub struct PackedLayout {
     pub cols: u64,
     /// L.
     pub lanes: u64,
-    /// What is added to a quant of q8_0 before it is stored as a byte.
-    pub q8_bias: u8,
 }
 
 impl PackedLayout {
@@ -48,12 +50,8 @@ impl PackedLayout {
             dtype,
             DType::F32 | DType::F16 | DType::BF16 | DType::Q8_0 | DType::Q4_0 | DType::Q4_1
         );
-        let q8_bias = match target.int8_dot {
-            Int8Dot::Vnni => 128,
-            Int8Dot::PairSums => 0,
-        };
         let lanes = u64::from(target.lanes);
-        let layout = PackedLayout { dtype, rows, cols, lanes, q8_bias };
+        let layout = PackedLayout { dtype, rows, cols, lanes };
         let whole = cols > 0 && cols.is_multiple_of(dtype.block_len());
         (multiplied && whole && layout.checked_bytes().is_some()).then_some(layout)
     }
@@ -218,7 +216,7 @@ fn pack_blocks(layout: &PackedLayout, row: usize, bytes: &[u8], tile: &mut [u8])
         }
         // ggml's nibbles have element i in the low and i + 16 in the high half of byte i: the
         // bytes themselves stay as they are.
-        let bias = if layout.dtype == DType::Q8_0 { layout.q8_bias } else { 0 };
+        let bias = if layout.dtype == DType::Q8_0 { Q8_BIAS } else { 0 };
         for (four, to) in from.chunks_exact(4).zip(to.chunks_exact_mut(4 * lanes)) {
             for (to, byte) in to[4 * row..][..4].iter_mut().zip(four) {
                 *to = byte.wrapping_add(bias);
@@ -291,9 +289,8 @@ mod tests {
     }
 
     #[test]
-    fn quants_lie_in_fours_and_are_biased_for_vnni() {
-        let mut target = target("cpu-v4");
-        target.int8_dot = Int8Dot::Vnni;
+    fn quants_lie_in_fours_and_are_biased() {
+        let target = target("cpu-v4");
         let ty = ty(DType::Q8_0, 16, 64);
         let source = bytes(&ty);
         let packed = packed(&ty, &source, &target);

@@ -1,5 +1,6 @@
 //! x86-64 processors.
 
+use super::tiles;
 use crate::CodegenError;
 
 /// How the target multiplies bytes: `u8 × i8`, four products summed into an `i32` lane.
@@ -14,7 +15,7 @@ pub enum Int8Dot {
 /// A CPU target.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CpuTarget {
-    /// Name on the command line and in the artifact: `cpu`, `cpu-v3`, `cpu-v4`.
+    /// Name on the command line and in the artifact: `cpu`, `cpu-v3`, `cpu-v4`, `cpu-amx`.
     pub name: String,
     /// LLVM's target triple.
     pub triple: &'static str,
@@ -30,6 +31,8 @@ pub struct CpuTarget {
     pub int8_dot: Int8Dot,
     /// Whether `vdpbf16ps` (bf16 pairs into f32) is there.
     pub bf16_dot: bool,
+    /// Whether tile registers and `tdpbf16ps` (products of 16 × 32 by 32 × 16 bf16 into f32) are there.
+    pub amx: bool,
     /// Bytes of the first-level data cache.
     pub l1_bytes: u32,
     /// Bytes of the second-level cache of one core.
@@ -48,7 +51,7 @@ const V4: &[&str] = &["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]
 
 impl CpuTarget {
     /// Names that [`CpuTarget::from_name`] knows.
-    pub const NAMES: &'static [&'static str] = &["cpu", "cpu-v3", "cpu-v4"];
+    pub const NAMES: &'static [&'static str] = &["cpu", "cpu-v3", "cpu-v4", "cpu-amx"];
 
     /// The target called `name`. `cpu` is the machine that compiles, with what it has.
     pub fn from_name(name: &str) -> Result<CpuTarget, CodegenError> {
@@ -56,6 +59,7 @@ impl CpuTarget {
             "cpu" => CpuTarget::host(),
             "cpu-v3" => Ok(CpuTarget::x86_64_v3("cpu-v3")),
             "cpu-v4" => Ok(CpuTarget::x86_64_v4("cpu-v4")),
+            "cpu-amx" => Ok(CpuTarget::sapphire_rapids("cpu-amx")),
             _ => Err(CodegenError::unknown_target(name)),
         }
     }
@@ -71,6 +75,7 @@ impl CpuTarget {
             vector_registers: 16,
             int8_dot: Int8Dot::PairSums,
             bf16_dot: false,
+            amx: false,
             l1_bytes: 32 << 10,
             l2_bytes: 512 << 10,
             requires: V3.to_vec(),
@@ -90,6 +95,12 @@ impl CpuTarget {
             requires,
             ..CpuTarget::x86_64_v3(name)
         }
+    }
+
+    /// What Intel's servers have since Sapphire Rapids, as far as kernels use it.
+    fn sapphire_rapids(name: &str) -> CpuTarget {
+        let target = CpuTarget::x86_64_v4(name).with_vnni("avx512vnni").with_bf16_dot().with_amx();
+        CpuTarget { l1_bytes: 48 << 10, l2_bytes: 2 << 20, ..target }
     }
 
     /// The machine that compiles.
@@ -112,6 +123,9 @@ impl CpuTarget {
         }
         if v4 && has!("avx512bf16") {
             target = target.with_bf16_dot();
+            if tiles::usable() {
+                target = target.with_amx();
+            }
         }
         target.l1_bytes = cache_bytes(1).unwrap_or(target.l1_bytes);
         target.l2_bytes = cache_bytes(2).unwrap_or(target.l2_bytes);
@@ -137,6 +151,16 @@ impl CpuTarget {
         self.bf16_dot = true;
         self.features.push("avx512bf16");
         self.requires.push("avx512bf16");
+        self
+    }
+
+    /// This target with the tile registers of AMX and their products of bf16.
+    fn with_amx(mut self) -> CpuTarget {
+        self.amx = true;
+        for feature in ["amx-tile", "amx-bf16"] {
+            self.features.push(feature);
+            self.requires.push(feature);
+        }
         self
     }
 

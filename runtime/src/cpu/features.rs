@@ -1,5 +1,6 @@
 //! Whether the host has the features that a plan requires, by LLVM's names.
 
+use super::tiles;
 use crate::device::DeviceError;
 
 /// Declares the features: LLVM's name, and where it differs Rust's.
@@ -33,7 +34,8 @@ fn known() -> impl Iterator<Item = (&'static str, bool)> {
 
 /// The known features that the host has.
 pub fn present() -> impl Iterator<Item = &'static str> {
-    known().filter(|(_, has)| *has).map(|(name, _)| name)
+    let known = known().filter(|(_, has)| *has).map(|(name, _)| name);
+    known.chain(tiles::features().iter().copied())
 }
 
 /// Fails with the features that the host lacks. One that is not known counts as lacking.

@@ -1,13 +1,14 @@
 //! The host CPU: threads that walk the plan in lockstep.
 //!
-//! Unsafe code of this device is in: memory (`memory`), the shared object
-//! (`code`), and the calls of its kernels (`executor`).
+//! Unsafe code of this device is in: memory (`memory`), the shared object (`code`), the calls of its
+//! kernels (`executor`), and the question whether it may use tile registers (`tiles`).
 
 mod code;
 mod executor;
 mod features;
 mod memory;
 mod pool;
+mod tiles;
 mod topology;
 
 use crate::device::{Device, DeviceError, DeviceInfo, LoadRequest, LoadedPlan};

@@ -9,7 +9,7 @@ use crate::kernels::map::{self, MapOperand};
 use crate::kernels::{KernelError, KernelSource, extent_expr, real};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
-use crate::pack::{BLOCK, PackedLayout};
+use crate::pack::{BLOCK, PackedLayout, Q8_BIAS};
 use waveloom_ir::{DType, Dim, Expr, F32, Layout};
 use waveloom_plan as plan;
 
@@ -260,7 +260,7 @@ impl PackedRow {
     /// What four bytes hold: quants as f32, and the column in the block of the first.
     fn quants(&self, k: &mut Builder, bytes: Value, group: i64) -> Vec<(Value, i64)> {
         if self.layout.dtype == DType::Q8_0 {
-            let bias = k.int(bytes.ty, i64::from(self.layout.q8_bias.cast_signed()));
+            let bias = k.int(bytes.ty, i64::from(Q8_BIAS.cast_signed()));
             let quants = k.sub(bytes, bias);
             let quants = k.sext(quants, Elem::I32);
             return vec![(k.sitofp(quants, Elem::F32), 4 * group)];

@@ -10,15 +10,16 @@
 //!   (largest magnitude / [`LARGEST_QUANT`]) in f32; and corrections: for a weight format whose
 //!   bytes stand for `byte − z`, `−z · Σ quants` as i32, which the dot product starts from; for
 //!   one with minima, `scale · Σ quants` as f32. One byte per activation, as llama.cpp has it,
-//!   would cost more accuracy than the weights' own rounding (`docs/measuring.md`).
+//!   would cost more accuracy than the weights' own rounding (`docs/measuring.md`);
+//! - tiles of bf16, of one part or two, as `amx` multiplies them.
 
-use super::{Env, Gemm, GemmSpec, Rows, TileConfig};
+use super::{Env, Gemm, GemmSpec, Rows, TileConfig, amx};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Ty, Value};
-use crate::pack::{BLOCK, PackedLayout};
-use crate::target::CpuTarget;
+use crate::pack::{BLOCK, PackedLayout, Q8_BIAS};
+use crate::target::{CpuTarget, Int8Dot};
 use waveloom_ir::DType;
-use waveloom_ir::numerics::{Factors, Numerics, Rounding};
+use waveloom_ir::numerics::{Factors, Numerics, Rounding, Sums};
 
 /// K is padded to a multiple of this in the plain forms.
 pub(super) const STEP: u64 = 4;
@@ -37,6 +38,30 @@ pub(super) enum Form {
     F32,
     Bf16,
     Int8(Correction),
+    /// AMX tiles of bf16.
+    Tiles(Parts),
+}
+
+/// How many bf16 stand for a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parts {
+    One,
+    /// Its rounded value, and what that leaves.
+    Two,
+}
+
+impl Parts {
+    /// What a weight of a dtype takes, and what it is multiplied with.
+    pub(super) fn of(dtype: DType) -> Parts {
+        if dtype == DType::BF16 { Parts::One } else { Parts::Two }
+    }
+
+    pub(super) fn count(self) -> u64 {
+        match self {
+            Parts::One => 1,
+            Parts::Two => 2,
+        }
+    }
 }
 
 /// What a quantized weight format needs beside the dot product of bytes.
@@ -50,13 +75,26 @@ pub(super) enum Correction {
 }
 
 impl Form {
-    /// bf16 weights multiply bf16 pairs for a single row only: there the fewest instructions per
+    /// The forms that an op's weights multiply with, one each. Many rows are multiplied in tiles where
+    /// the target has them and can take all of the weights.
+    pub(super) fn all(spec: &GemmSpec, target: &CpuTarget) -> Vec<Form> {
+        let weights = spec.weights.iter();
+        let tiles = target.amx
+            && spec.rows != Rows::One
+            && spec.weights.iter().all(|weight| amx::takes(weight.dtype));
+        match tiles {
+            true => weights.map(|weight| Form::Tiles(Parts::of(weight.dtype))).collect(),
+            false => weights.map(|weight| Form::of(weight, &spec.rows, target)).collect(),
+        }
+    }
+
+    /// In vector registers: bf16 weights multiply bf16 pairs for a single row only: there the fewest instructions per
     /// byte count, while over many rows `vdpbf16ps`, at one in two cycles, is slower than two
     /// fused multiply-adds on weights widened once.
-    pub(super) fn of(layout: &PackedLayout, rows: &Rows, target: &CpuTarget) -> Form {
+    fn of(layout: &PackedLayout, rows: &Rows, target: &CpuTarget) -> Form {
         match layout.dtype {
-            DType::Q8_0 if layout.q8_bias == 0 => Form::Int8(Correction::None),
-            DType::Q8_0 => Form::Int8(Correction::ZeroPoint(layout.q8_bias)),
+            DType::Q8_0 if target.int8_dot == Int8Dot::PairSums => Form::Int8(Correction::None),
+            DType::Q8_0 => Form::Int8(Correction::ZeroPoint(Q8_BIAS)),
             DType::Q4_0 => Form::Int8(Correction::ZeroPoint(8)),
             DType::Q4_1 => Form::Int8(Correction::Minimum),
             DType::BF16 if target.bf16_dot && *rows == Rows::One => Form::Bf16,
@@ -72,6 +110,7 @@ impl Form {
             Form::F32 => 4,
             Form::Bf16 => 2,
             Form::Int8(_) => 1,
+            Form::Tiles(parts) => 2 * parts.count(),
         }
     }
 }
@@ -82,10 +121,20 @@ pub(super) fn numerics(spec: &GemmSpec, target: &CpuTarget) -> Numerics {
         Form::F32 => Rounding::None,
         Form::Bf16 => Rounding::Bf16,
         Form::Int8(_) => Rounding::Fixed { largest: LARGEST_QUANT as u16 },
+        Form::Tiles(Parts::One) => Rounding::Bf16,
+        Form::Tiles(Parts::Two) => Rounding::TwoBf16,
     };
-    let forms = spec.weights.iter().map(|weight| Form::of(weight, &spec.rows, target));
-    let product = |form| Factors { activations: rounding(form), ..Factors::default() };
-    Numerics { products: forms.map(product).collect() }
+    let product = |form| {
+        let activations = rounding(form);
+        match form {
+            Form::Tiles(parts) => {
+                let matrix = if parts == Parts::Two { activations } else { Rounding::None };
+                Factors { activations, matrix, sums: Sums::Matrix }
+            }
+            _ => Factors { activations, ..Factors::default() },
+        }
+    };
+    Numerics { products: Form::all(spec, target).into_iter().map(product).collect() }
 }
 
 /// Where the forms that a kernel uses lie in scratch: offsets in bytes.
@@ -94,6 +143,9 @@ pub(super) struct Activations {
     pub(super) f32: Option<i64>,
     pub(super) bf16: Option<i64>,
     pub(super) int8: Option<Int8>,
+    pub(super) amx: Option<i64>,
+    /// Of the tiles.
+    parts: u64,
     bytes: u64,
 }
 
@@ -107,8 +159,7 @@ pub(super) struct Int8 {
 
 impl Activations {
     pub(super) fn new(spec: &GemmSpec, config: &TileConfig, target: &CpuTarget) -> Activations {
-        let forms: Vec<Form> =
-            spec.weights.iter().map(|w| Form::of(w, &spec.rows, target)).collect();
+        let forms = Form::all(spec, target);
         let rows = u64::from(config.block_rows);
         let mut all = Activations::default();
         let plain = spec.k.next_multiple_of(STEP) * rows;
@@ -117,6 +168,12 @@ impl Activations {
         }
         if forms.contains(&Form::Bf16) {
             all.bf16 = Some(all.claim(plain * 2));
+        }
+        let parts = |form: &Form| if let Form::Tiles(parts) = form { parts.count() } else { 0 };
+        all.parts = forms.iter().map(parts).max().unwrap_or(0);
+        if all.parts > 0 {
+            let tiles = rows / u64::from(amx::TILE_ROWS) * amx::steps(spec.k);
+            all.amx = Some(all.claim(tiles * all.parts * amx::TILE_BYTES));
         }
         let mut corrections: Vec<Correction> = vec![];
         for form in &forms {
@@ -145,6 +202,11 @@ impl Activations {
         let offset = self.bytes.next_multiple_of(64);
         self.bytes = offset + bytes;
         offset as i64
+    }
+
+    /// Parts of a number in tiles; 0 where there are none.
+    pub(super) fn parts(&self) -> u64 {
+        self.parts
     }
 
     /// Bytes of scratch that the forms take.
@@ -282,6 +344,43 @@ impl RowPrologue<'_> {
         if let Some(int8) = &self.activations.int8 {
             self.quantize(k, int8, block, &vectors);
         }
+        if let Some(offset) = self.activations.amx {
+            self.store_tile_row(k, offset, block, &vectors);
+        }
+    }
+
+    /// Stores a row of a tile, of each part: 32 numbers, zeros where there are fewer.
+    fn store_tile_row(&self, k: &mut Builder, offset: i64, block: Value, vectors: &[Value]) {
+        let parts = self.activations.parts;
+        let step_bytes = (parts * amx::TILE_BYTES) as i64;
+        let row_tile = self.row_in_block(k);
+        let height = k.i64(amx::TILE_ROWS.into());
+        let row = k.rem(row_tile, height);
+        let tile = k.udiv(row_tile, height);
+        let tile = k.mul_const(tile, amx::steps(self.gemm.spec.k) as i64);
+        let step = k.add(tile, block);
+        let step = k.mul_const(step, step_bytes);
+        let start = k.offset_const(self.env.scratch, offset);
+        let start = k.offset(start, step);
+        let row = k.mul_const(row, 2 * amx::TILE_K as i64);
+        let start = k.offset(start, row);
+        for index in 0..2 {
+            let mut rest = vectors.get(index).copied().unwrap_or_else(|| k.zero(self.vector()));
+            for part in 0..parts {
+                let bits = amx::to_bf16(k, rest);
+                let at = (part * amx::TILE_BYTES) as i64 + index as i64 * 32;
+                let at = k.offset_const(start, at);
+                k.store_aligned(bits, at, 32);
+                let rounded = k.bf16_to_f32(bits);
+                rest = k.sub(rest, rounded);
+            }
+        }
+    }
+
+    /// The row's index in its row block.
+    fn row_in_block(&self, k: &mut Builder) -> Value {
+        let before = k.mul_const(self.group, self.gemm.config.rows.into());
+        k.add(before, self.row)
     }
 
     /// Stores vectors of numbers from `base` along K in steps of 4, rows of the group between.

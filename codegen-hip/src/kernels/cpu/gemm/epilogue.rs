@@ -5,7 +5,7 @@
 //! first, each into a row of its own beside the stage; then the expression is evaluated vector by
 //! vector over what is staged.
 
-use super::{Env, Gemm, GemmSpec, RowGroup, Section, Span, TileConfig};
+use super::{Env, Gemm, GemmSpec, RowGroup, Section, Span};
 use crate::kernels::scalar;
 use crate::kernels::section::nodes;
 use crate::mlir::{Builder, Elem, Ty, Value};
@@ -49,10 +49,10 @@ impl<'a> Epilogue<'a> {
     pub(super) fn stage_bytes(
         spec: &GemmSpec,
         section: &Section,
-        config: &TileConfig,
+        staged_rows: u64,
         lanes: u64,
     ) -> u64 {
-        let slots = section.weights.len() as u64 * u64::from(config.rows);
+        let slots = section.weights.len() as u64 * staged_rows;
         let rows = slots + nodes(&spec.outputs, &section.outputs).len() as u64;
         rows * section.span_columns(lanes) * 4
     }
@@ -63,7 +63,12 @@ impl<'a> Epilogue<'a> {
         let columns = self.section.span_columns(lanes) as i64;
         let column = span.column;
         let left = self.section.has_tail(lanes).then_some(span.columns);
-        let stage = k.offset_const(self.env.scratch, self.gemm.stage);
+        let mut stage = k.offset_const(self.env.scratch, self.gemm.stage);
+        if self.gemm.in_tiles() {
+            let rows = k.mul_const(row_group.index, i64::from(self.gemm.config.rows));
+            let bytes = k.mul_const(rows, columns * 4);
+            stage = k.offset(stage, bytes);
+        }
         let zero = k.i64(0);
         k.for_loop(zero, row_group.rows, 1, [], |k, index, []| {
             let row = k.add(row_group.first, index);
@@ -105,7 +110,7 @@ impl<'a> Epilogue<'a> {
     /// Address of a staged column: `slot` counts the section's weights, then its nodes.
     fn staged(&self, k: &mut Builder, slot: usize, offset: u64, at: RowAt) -> Value {
         let row_bytes = self.section.span_columns(self.lanes()) * 4;
-        let rows = u64::from(self.gemm.config.rows);
+        let rows = self.gemm.staged_rows();
         let weights = self.section.weights.len();
         if slot < weights {
             let bytes = slot as u64 * rows * row_bytes + offset * 4;

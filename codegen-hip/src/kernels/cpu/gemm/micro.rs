@@ -5,7 +5,7 @@ use super::activations::{BLOCK_BYTES, Correction, Form, LOW_BITS, STEP};
 use super::{Env, Gemm, RowGroup};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Ty, Value};
-use crate::pack::{BLOCK, PackedLayout};
+use crate::pack::{BLOCK, PackedLayout, Q8_BIAS};
 use crate::target::Int8Dot;
 use waveloom_ir::DType;
 
@@ -17,6 +17,7 @@ pub(super) struct Micro<'a> {
     pub(super) gemm: &'a Gemm<'a>,
     pub(super) env: &'a Env,
     pub(super) layout: &'a PackedLayout,
+    pub(super) form: Form,
     pub(super) row_group: RowGroup,
     /// The span's first tile.
     pub(super) matrix: Value,
@@ -52,10 +53,6 @@ struct BlockOfX {
 }
 
 impl Micro<'_> {
-    fn form(&self) -> Form {
-        Form::of(self.layout, &self.gemm.spec.rows, self.gemm.target)
-    }
-
     /// Multiplies tiles `tile..tile + count` of the span and stages the sums.
     pub(super) fn emit(&self, k: &mut Builder, tile: Value, count: u32) {
         let (matrix, tile_bytes, skipped) = match self.next {
@@ -75,10 +72,11 @@ impl Micro<'_> {
                 }
             })
             .collect();
-        let sums = match self.form() {
+        let sums = match self.form {
             Form::Int8(correction) => self.int8(k, &tiles, correction),
             Form::Bf16 => self.bf16_pairs(k, &tiles),
             Form::F32 => self.plain(k, &tiles),
+            Form::Tiles(_) => unreachable!("`amx` multiplies tiles"),
         };
         let column = k.mul_const(tile, i64::from(self.gemm.target.vector_bytes()));
         let stage = k.offset(self.stage, column);
@@ -437,9 +435,11 @@ impl Micro<'_> {
         k.intrinsic(name, &[unsigned, signed], Elem::I16.vec(self.lanes() * 2))
     }
 
-    /// i8 × i8 as |w| × (a with w's sign): at most 128 · 127 · 2 < 2¹⁵.
+    /// (w − 128) × a as |w − 128| × (a with the sign of w − 128): at most 128 · 127 · 2 < 2¹⁵.
     fn signed_pairs(&self, k: &mut Builder, w: Value, a: Value) -> Value {
         let (w, a) = (self.as_bytes(k, w), self.as_bytes(k, a));
+        let bias = k.int(w.ty, i64::from(Q8_BIAS.cast_signed()));
+        let w = k.xor(w, bias);
         let zero = k.zero(w.ty);
         let negative = k.cmp(Cmp::Lt, w, zero);
         let minus = k.sub(zero, w);

@@ -7,10 +7,13 @@
 //! staged columns. A single row (decode) is the same with blocks of one row.
 //!
 //! Each element is summed over K in one chain, whatever the row blocks and the range of items:
-//! results are bit-equal for any number of workers, and the same in prefill and in decode (but for
-//! bf16 weights where a single row has an instruction of its own, see `Form::of`).
+//! results are bit-equal for any number of workers and however a prompt is cut into chunks. They are the
+//! same in prefill and in decode but where the target has an instruction for one of them alone: a single
+//! row times bf16 weights (`Form::of`), and many rows in AMX tiles (`amx`, which says how far apart they
+//! then are).
 
 mod activations;
+mod amx;
 #[cfg(test)]
 mod bench;
 mod epilogue;
@@ -29,7 +32,7 @@ use crate::kernels::tiles::TileSizes;
 use crate::kernels::{ArgRole, KernelError, KernelSource, SYMBOLS, Variant, chosen_tiles};
 use crate::mlir::{Builder, Value};
 use crate::target::CpuTarget;
-use activations::Activations;
+use activations::{Activations, Form};
 use epilogue::Epilogue;
 use micro::{Micro, Next};
 use section::{Section, sections};
@@ -42,7 +45,11 @@ struct Gemm<'a> {
     target: &'a CpuTarget,
     config: TileConfig,
     sections: Vec<Section>,
+    /// By weight.
+    forms: Vec<Form>,
     activations: Activations,
+    /// Offset of the configuration of tile registers and of panels, where there are any.
+    panels: i64,
     /// Offset of the staged accumulators in scratch.
     stage: i64,
     scratch_bytes: u64,
@@ -141,12 +148,20 @@ impl<'a> Gemm<'a> {
         let lanes = u64::from(target.lanes);
         let sections = sections(spec, &config, lanes)?;
         let activations = Activations::new(spec, &config, target);
-        let stage = activations.bytes().next_multiple_of(64);
-        let stage_bytes = sections
-            .iter()
-            .map(|section| Epilogue::stage_bytes(spec, section, &config, lanes))
-            .max()
-            .unwrap_or(0);
+        let forms = Form::all(spec, target);
+        let in_tiles = spec.in_tiles(target);
+        let largest = |bytes: &dyn Fn(&Section) -> u64| sections.iter().map(bytes).max();
+        let mut panels = activations.bytes().next_multiple_of(64);
+        let mut stage = panels;
+        if in_tiles {
+            panels += amx::CONFIG_BYTES;
+            let bytes = largest(&|section| amx::panel_bytes(&spec.weights, section, lanes));
+            stage = panels + bytes.unwrap_or(0);
+        }
+        let rows = if in_tiles { config.block_rows } else { config.rows };
+        let stage_bytes =
+            largest(&|section| Epilogue::stage_bytes(spec, section, rows.into(), lanes));
+        let stage_bytes = stage_bytes.unwrap_or(0);
         // Loads of whole vectors may reach beyond the last staged row.
         let scratch_bytes = (stage + stage_bytes + 128).next_multiple_of(64);
         let gemm = Gemm {
@@ -154,7 +169,9 @@ impl<'a> Gemm<'a> {
             target,
             config,
             sections,
+            forms,
             activations,
+            panels: panels as i64,
             stage: stage as i64,
             scratch_bytes,
         };
@@ -165,6 +182,10 @@ impl<'a> Gemm<'a> {
     /// What the generator does not do, said in words.
     fn check(&self) -> Result<(), KernelError> {
         check_extras(&self.spec.outputs, &self.spec.extras)?;
+        if self.config.misfits_tiles(self.spec, self.target) {
+            let TileConfig { rows, tiles, .. } = self.config;
+            return Err(KernelError(format!("gemm: {rows} rows by {tiles} tiles on AMX")));
+        }
         let blocks = |output: &GemmOutput| {
             let layout = self.cache(output).map(|(_, layout, _)| layout);
             matches!(layout, Some(Layout::KeyBlocks(_) | Layout::ValueBlocks(_)))
@@ -172,6 +193,19 @@ impl<'a> Gemm<'a> {
         match self.spec.outputs.iter().any(blocks) {
             true => Err(KernelError("gemm: a cache in blocks of a GPU".to_string())),
             false => Ok(()),
+        }
+    }
+
+    /// Whether the products are done in AMX tiles.
+    fn in_tiles(&self) -> bool {
+        self.activations.amx.is_some()
+    }
+
+    /// Rows of which sums are staged.
+    fn staged_rows(&self) -> u64 {
+        match self.in_tiles() {
+            true => self.config.block_rows.into(),
+            false => self.config.rows.into(),
         }
     }
 
@@ -248,11 +282,15 @@ impl<'a> Gemm<'a> {
         let one_block = self.spec.rows == Rows::One;
         let begin = if one_block { k.i64(0) } else { self.block_of(k, first, groups) };
         let end = if one_block { k.i64(1) } else { k.ceil_div_const(last, groups) };
+        if self.in_tiles() {
+            let at = k.offset_const(env.scratch, self.panels - amx::CONFIG_BYTES as i64);
+            amx::configure(k, at);
+        }
+        let block_rows = self.block_rows(k, &env);
         k.for_loop(begin, end, 1, [], |k, block, []| {
-            let first_row = k.mul_const(block, self.config.block_rows.into());
+            let first_row = k.mul(block, block_rows);
             let left = k.sub(env.m, first_row);
-            let most = k.i64(self.config.block_rows.into());
-            let rows = k.min(left, most);
+            let rows = k.min(left, block_rows);
             let row_groups = k.ceil_div_const(rows, self.config.rows.into());
             self.activations.prologue(k, self, &env, first_row, row_groups);
             let base = k.mul_const(block, groups);
@@ -264,6 +302,21 @@ impl<'a> Gemm<'a> {
             }
             []
         });
+        if self.in_tiles() {
+            amx::release(k);
+        }
+    }
+
+    /// Rows of a block: as few as the number of blocks allows, so that none has much less to do than
+    /// the others.
+    fn block_rows(&self, k: &mut Builder, env: &Env) -> Value {
+        let rows = i64::from(self.config.rows);
+        let blocks = k.ceil_div_const(env.m, self.config.block_rows.into());
+        let up = k.add(env.m, blocks);
+        let up = k.add_const(up, -1);
+        let share = k.udiv(up, blocks);
+        let groups = k.ceil_div_const(share, rows);
+        k.mul_const(groups, rows)
     }
 
     fn block_of(&self, k: &mut Builder, item: Value, groups: i64) -> Value {
@@ -289,6 +342,9 @@ impl<'a> Gemm<'a> {
         let end = k.min(end, most);
         k.for_loop(begin, end, section.span as i64, [], |k, group, []| {
             let span = self.span(k, section, group, end);
+            if self.in_tiles() {
+                amx::Products { gemm: self, env, section, span, row_groups }.emit(k);
+            }
             k.for_loop(zero, row_groups, 1, [], |k, index, []| {
                 let done = k.mul_const(index, self.config.rows.into());
                 let first = k.add(first_row, done);
@@ -296,7 +352,9 @@ impl<'a> Gemm<'a> {
                 let most = k.i64(self.config.rows.into());
                 let rows = k.min(left, most);
                 let row_group = RowGroup { index, first, rows };
-                self.products(k, env, section, span, row_group);
+                if !self.in_tiles() {
+                    self.products(k, env, section, span, row_group);
+                }
                 Epilogue::new(self, env, section).emit(k, span, row_group);
                 []
             });
@@ -353,6 +411,7 @@ impl<'a> Gemm<'a> {
                 gemm: self,
                 env,
                 layout: &self.spec.weights[weight],
+                form: self.forms[weight],
                 row_group,
                 matrix: matrices[slot],
                 stage: k.offset_const(env.scratch, self.stage + slot_offset as i64),

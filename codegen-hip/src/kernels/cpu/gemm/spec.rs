@@ -1,6 +1,7 @@
 //! What a `gemm` kernel depends on, and the sizes that a tuner may choose.
 
 use super::activations::Form;
+use super::amx;
 use crate::kernels::section::{self, Description, Rows};
 use crate::kernels::tiles::{TileSizes, unknown_generator, within};
 use crate::kernels::{KernelError, Variant, extent_expr};
@@ -75,15 +76,18 @@ impl TileConfig {
             None => Ok(reckoned),
             Some(tiling) if tiling.generator == TileConfig::GENERATOR => {
                 let config = reckoned.with(tiling)?;
-                config.check(config.problem(&spec.rows))
+                config.check(config.problem(spec, target))
             }
             Some(tiling) => Err(unknown_generator(tiling, &[TileConfig::GENERATOR])),
         }
     }
 
     /// Why the generator does not take these sizes, if so.
-    fn problem(&self, rows: &Rows) -> Option<String> {
-        if *rows == Rows::One && (self.rows, self.block_rows) != (1, 1) {
+    fn problem(&self, spec: &GemmSpec, target: &CpuTarget) -> Option<String> {
+        if self.misfits_tiles(spec, target) {
+            return Some("`rows` must be 16 or 32 and `tiles` 1 or 2 for AMX".to_string());
+        }
+        if spec.rows == Rows::One && (self.rows, self.block_rows) != (1, 1) {
             return Some("`rows` and `block_rows` must be 1, as x has one row".to_string());
         }
         if self.rows == 0 || !self.block_rows.is_multiple_of(self.rows) {
@@ -95,6 +99,16 @@ impl TileConfig {
             .or_else(|| within("group_tiles", self.group_tiles, 1, MOST_GROUP_TILES))
             .or_else(|| within("span_groups", self.span_groups, 1, MOST_GROUP_TILES))
             .or_else(|| within("prefetch_bytes", self.prefetch_bytes, 0, MOST_PREFETCH))
+    }
+
+    /// Whether AMX's eight registers do not hold the sums and their operands: rows are whole tiles, at most
+    /// two of them, as are columns.
+    pub(super) fn misfits_tiles(&self, spec: &GemmSpec, target: &CpuTarget) -> bool {
+        let most = 2;
+        spec.in_tiles(target)
+            && !((1..=most).contains(&self.tiles)
+                && self.rows.is_multiple_of(amx::TILE_ROWS)
+                && (1..=most).contains(&(self.rows / amx::TILE_ROWS)))
     }
 
     fn one_row() -> TileConfig {
@@ -110,7 +124,29 @@ impl TileConfig {
         }
     }
 
+    /// Rows of two tiles. A panel of weights is made once for all rows of a block, at the cost of their
+    /// products with ten or so, so that blocks are large; the activations of one are to stay in the
+    /// second-level cache, but for large K, where a block is read from further away.
+    fn tiled_rows(spec: &GemmSpec, target: &CpuTarget) -> TileConfig {
+        let rows = 2 * amx::TILE_ROWS;
+        let forms = Form::all(spec, target).into_iter().map(Form::bytes);
+        let row_bytes = spec.k.next_multiple_of(amx::TILE_K) * forms.max().unwrap_or(4);
+        let in_cache = u64::from(target.l2_bytes) / 4 * 3 / row_bytes.max(1);
+        let blocks = (in_cache as u32 / rows).clamp(4, 256 / rows);
+        TileConfig {
+            block_rows: blocks * rows,
+            rows,
+            tiles: 2,
+            group_tiles: 4,
+            span_groups: 1,
+            prefetch_bytes: 0,
+        }
+    }
+
     fn many_rows(spec: &GemmSpec, target: &CpuTarget) -> TileConfig {
+        if spec.in_tiles(target) {
+            return TileConfig::tiled_rows(spec, target);
+        }
         let wide = target.vector_registers >= 32;
         let quantized = spec.weights.iter().any(|w| w.dtype.is_block());
         let rows = match (wide, quantized) {
@@ -119,7 +155,7 @@ impl TileConfig {
             (false, true) => 4,
             (false, false) => 6,
         };
-        let forms = spec.weights.iter().map(|w| Form::of(w, &spec.rows, target).bytes());
+        let forms = Form::all(spec, target).into_iter().map(Form::bytes);
         let row_bytes = (spec.k * forms.max().unwrap_or(4)).max(1);
         let in_cache = u64::from(target.l2_bytes) / 2 / row_bytes;
         let blocks = (in_cache / rows).clamp(1, 96 / rows);
@@ -213,6 +249,11 @@ impl GemmSpec {
             weights: self.weights.iter().map(|weight| (weight.dtype, weight.rows)).collect(),
             outputs: &self.outputs,
         }
+    }
+
+    /// Whether the products are done in AMX tiles.
+    pub(super) fn in_tiles(&self, target: &CpuTarget) -> bool {
+        matches!(Form::all(self, target).first(), Some(Form::Tiles(_)))
     }
 
     /// Whether an output goes to a cache.

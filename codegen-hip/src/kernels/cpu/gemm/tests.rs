@@ -3,14 +3,14 @@
 //! The reference quantizes activations as the kernels do (int8 per block of 32, or bf16) and then
 //! computes without further rounding, so what is left are the kernel's own f32 roundings.
 
+use super::activations::Parts;
 use super::spec::packed_layout;
 use super::*;
 use crate::harness::{Aligned, Arg, Loaded, input, output, random_f32, runnable_targets};
 use crate::kernels::cpu::testing::{self, C, T};
 use crate::kernels::kernel_for as dispatch;
 use crate::kernels::section::accumulators;
-use crate::pack::{BLOCK, PackedLayout, pack_weight};
-use crate::target::Int8Dot;
+use crate::pack::{BLOCK, pack_weight};
 use half::{bf16, f16};
 use std::borrow::Cow;
 use waveloom_ir::{
@@ -24,9 +24,13 @@ const F32_ROUNDING: f64 = 4e-6;
 /// The same where results are rounded to f16 in a cache: half a unit of 11 bits.
 const F16_ROUNDING: f64 = 1.0 / 2048.0;
 
+/// The same relative to the sum of magnitudes, where factors are sums of two bf16: half of what
+/// `Rounding::TwoBf16` says, as tolerances have it twice.
+const SPLIT_ROUNDING: f64 = 1.0 / 32768.0;
+
 const ALL: [DType; 6] =
     [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
-const TARGETS: [&str; 3] = ["cpu", "cpu-v3", "cpu-v4"];
+const TARGETS: [&str; 4] = ["cpu", "cpu-v3", "cpu-v4", "cpu-amx"];
 
 /// One weight: its stored bytes and what they stand for.
 struct Weight {
@@ -222,18 +226,27 @@ impl Case {
     }
 
     /// Accumulators of a row: `[weight][column]`, and the largest effect of one activation
-    /// quantized the other way, which a last-bit difference of the norm can cause.
+    /// quantized the other way, which a last-bit difference of the norm can cause, or of what two bf16
+    /// leave of the factors.
     fn accumulators(&self, m: usize, target: &CpuTarget) -> (Vec<Vec<f64>>, f64) {
         let x = self.normed(m);
         let mut flip: f64 = 0.0;
         let mut all = vec![];
+        let mut forms = Form::all(&self.spec(target), target).into_iter();
         for weight in &self.weights {
-            let (x, step) = quantized(&x, weight.ty.dtype, self.m == 1, target);
+            let form = forms.next().unwrap();
+            let (x, step) = quantized(&x, form);
             if self.norm_eps.is_some() {
                 flip = flip
                     .max(step * weight.values.iter().fold(0.0f64, |a, w| a.max(w.abs().into())));
             }
             let rows = weight.values.chunks_exact(self.k);
+            if form == Form::Tiles(Parts::Two) {
+                let sizes = rows
+                    .clone()
+                    .map(|w| w.iter().zip(&x).map(|(w, x)| (f64::from(*w) * x).abs()).sum::<f64>());
+                flip = flip.max(SPLIT_ROUNDING * sizes.fold(0.0, f64::max));
+            }
             let dot = |w: &[f32]| w.iter().zip(&x).map(|(w, x)| f64::from(*w) * x).sum();
             all.push(rows.map(dot).collect());
         }
@@ -385,13 +398,13 @@ impl Case {
 
 /// A row of activations as the kernel multiplies it, and the largest step between neighbouring
 /// quantized values.
-fn quantized(x: &[f64], dtype: DType, decode: bool, target: &CpuTarget) -> (Vec<f64>, f64) {
-    if dtype == DType::BF16 && target.bf16_dot && decode {
+fn quantized(x: &[f64], form: Form) -> (Vec<f64>, f64) {
+    if matches!(form, Form::Bf16 | Form::Tiles(Parts::One)) {
         let step = x.iter().fold(0.0f64, |a, x| a.max(x.abs())) / 128.0;
         let round = |x: &f64| f64::from(bf16::from_f32(*x as f32));
         return (x.iter().map(round).collect(), step);
     }
-    if !dtype.is_block() {
+    if !matches!(form, Form::Int8(_)) {
         return (x.to_vec(), 0.0);
     }
     let mut largest_step = 0.0;
@@ -420,9 +433,9 @@ fn silu_product() -> Expr {
 /// Shapes `(m, n, k)` of which none divides a tile in every extent.
 fn shapes(dtype: DType) -> &'static [(usize, u64, usize)] {
     if dtype.is_block() {
-        &[(1, 24, 32), (1, 100, 96), (3, 24, 96), (33, 100, 64)]
+        &[(1, 24, 32), (1, 100, 96), (3, 24, 96), (33, 100, 64), (40, 20, 1120)]
     } else {
-        &[(1, 24, 5), (1, 100, 102), (3, 24, 32), (17, 100, 102), (33, 100, 32)]
+        &[(1, 24, 5), (1, 100, 102), (3, 24, 32), (17, 100, 102), (33, 100, 32), (5, 20, 1101)]
     }
 }
 
@@ -549,7 +562,11 @@ fn every_tile_configuration_gives_the_same_bits() {
             let weight = Weight::random(3, dtype, 100, 64);
             let case = Case::new(37, 64, vec![weight], vec![acc(0)]);
             let default = case.run(&target);
-            for (rows, blocks, tiles, group_tiles) in [(1, 1, 4, 1), (3, 2, 1, 3), (5, 20, 2, 5)] {
+            let in_vectors = [(1, 1, 4, 1), (3, 2, 1, 3), (5, 20, 2, 5)];
+            let in_tiles = [(16, 1, 2, 1), (32, 2, 1, 3), (16, 5, 2, 5)];
+            let spec = case.spec(&target);
+            let configs = if spec.in_tiles(&target) { in_tiles } else { in_vectors };
+            for (rows, blocks, tiles, group_tiles) in configs {
                 let config = TileConfig {
                     block_rows: rows * blocks,
                     rows,
@@ -570,6 +587,8 @@ fn decode_gives_the_bits_of_prefill() {
         for mut target in runnable_targets(&TARGETS) {
             // With it, a single row multiplies bf16 activations.
             target.bf16_dot = false;
+            // Many rows then multiply other numbers: see `amx`.
+            target.amx = false;
             let weights =
                 (3..5).map(|seed| Weight::random(seed, dtype, 56, 96)).collect::<Vec<_>>();
             let mut many = Case::new(9, 96, weights, vec![silu_product()]);
@@ -582,6 +601,67 @@ fn decode_gives_the_bits_of_prefill() {
             let row = one.run(&target);
             assert_eq!(row.dense[0][..56], all.dense[0][4 * 56..5 * 56], "{dtype}");
         }
+    }
+}
+
+/// How far prefill in tiles may be from decode, relative to the largest result. Most of it is decode's: it
+/// rounds activations to 3e-5 of the largest of 32, and roundings add up at random as products do.
+const NEAR_DECODE: f32 = 1e-4;
+
+/// Tiles add up other roundings than vectors do, over rows of every length.
+#[test]
+fn prefill_in_tiles_is_close_to_decode() {
+    let target = CpuTarget::from_name("cpu-amx").unwrap();
+    if runnable_targets(&["cpu-amx"]).is_empty() {
+        return;
+    }
+    for dtype in ALL {
+        for k in [32, 1056] {
+            let weights = vec![Weight::random(3, dtype, 56, k as u64)];
+            let many = Case::new(9, k, weights, vec![acc(0)]);
+            let all = many.run(&target);
+            let mut one = Case::new(1, k, many.weights, vec![acc(0)]);
+            one.x = many.x[4 * k..5 * k].to_vec();
+            let row = one.run(&target);
+            let (one, all) = (&row.dense[0][..56], &all.dense[0][4 * 56..5 * 56]);
+            let largest = one.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+            for (one, all) in one.iter().zip(all) {
+                assert!((one - all).abs() <= NEAR_DECODE * largest, "{dtype}: {one} and {all}");
+            }
+        }
+    }
+}
+
+/// What LLVM makes of them: registers are configured once and given back, each piece of K goes through
+/// the sums once, and between a load and its products there is nothing in memory.
+#[test]
+fn tiles_stay_in_their_registers() {
+    let target = CpuTarget::from_name("cpu-amx").unwrap();
+    for (dtype, products) in [(DType::BF16, 4), (DType::Q4_0, 12)] {
+        let weight = Weight::random(3, dtype, 64, 2048);
+        let spec = Case::new(33, 2048, vec![weight], vec![acc(0)]).spec(&target);
+        let config = TileConfig::default_for(&spec, &target);
+        let source = kernel(&spec, config, &target).unwrap();
+        let compiled = crate::compile(&source.text, &target.clone().into(), true).unwrap();
+        let assembly = compiled.dump.unwrap().assembly;
+        let count = |name: &str| {
+            assembly.lines().filter(|line| line.split_whitespace().next() == Some(name)).count()
+        };
+        assert_eq!([count("ldtilecfg"), count("tilerelease")], [1, 1], "{dtype}");
+        assert_eq!(count("tdpbf16ps"), products, "{dtype}");
+        // Sums of 2 × 2 tiles, which are loaded where K goes on; operands, two or four a product.
+        assert_eq!([count("tilezero"), count("tilestored")], [4, 4], "{dtype}");
+        assert_eq!(count("tileloadd"), 4 + products / 4 * 2 + 2, "{dtype}");
+    }
+}
+
+#[test]
+fn rows_are_shared_evenly_between_blocks() {
+    for m in [2, 97, 257, 513] {
+        let weight = Weight::random(3, DType::Q4_0, 40, 32);
+        let mut case = Case::new(m, 32, vec![weight], vec![acc(0)]);
+        case.norm_eps = Some(1e-5);
+        case.check();
     }
 }
 
@@ -606,13 +686,6 @@ fn int8_dot_products_are_exact_at_the_extremes() {
             assert_eq!(results.dense[0][..48], want[..], "{dtype} on {}", target.name);
         }
     }
-}
-
-#[test]
-fn byte_forms_follow_the_target() {
-    let host = CpuTarget::host().unwrap();
-    let layout = PackedLayout::new(DType::Q8_0, 16, 32, &host).unwrap();
-    assert_eq!(layout.q8_bias == 128, host.int8_dot == Int8Dot::Vnni);
 }
 
 #[test]
