@@ -181,6 +181,11 @@ fn cpu_instructions(target: &CpuTarget) -> Vec<Instruction> {
             "no AVX-512 BF16: bf16 is widened to f32 and multiplied as such",
         ),
         instruction(
+            "prefill with all weights but f32",
+            when(target.amx, "tdpbf16ps"),
+            "no AMX: products in vector registers",
+        ),
+        instruction(
             "products of f16",
             None,
             "f16 weights are widened to f32 (vcvtph2ps) and multiplied as such",
@@ -337,6 +342,7 @@ fn of_factors(Factors { activations, matrix, sums }: Factors) -> String {
         Rounding::F16 { flushes: true } => "f16 without subnormals".to_string(),
         Rounding::Bf16 => "bf16".to_string(),
         Rounding::TwoF16 => "two f16".to_string(),
+        Rounding::TwoBf16 => "two bf16".to_string(),
         Rounding::Fixed { largest } => format!("integers of ±{largest} per block of 32"),
     };
     let sums = match sums {
