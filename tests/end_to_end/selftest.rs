@@ -280,9 +280,9 @@ fn a_damaged_section_is_named() {
         .sections()
         .map(|section| (section.name.to_string(), (section.offset + section.bytes / 2) as usize))
         .collect();
-    let kinds =
-        ["plan.cpu", "code.cpu", SELF_TEST, "weights.cpu.model.layers.1.mlp.up_proj.weight"];
-    for kind in kinds {
+    let set = artifact.plan("cpu").expect("a plan").weights;
+    let weight = format!("weights.{set}.model.layers.1.mlp.up_proj.weight");
+    for kind in ["plan.cpu", "code.cpu", SELF_TEST, &weight] {
         let (name, at) = sections.iter().find(|(name, _)| name == kind).expect("the section");
         let mut damaged = whole.clone();
         damaged[*at] ^= 4;

@@ -8,7 +8,7 @@
 //! `x · w ≈ x₀·w₁ + x₀·w₀ + x₁·w₀`
 //!
 //! What is left out, and what two bf16 leave of a number, is below 2⁻¹⁴ of the product
-//! ([`waveloom_ir::numerics::Rounding::TwoBf16`]). f16, q4_0 and most of q8_0 are two bf16 exactly.
+//! ([`waveloom_ir::numerics::Rounding::TwoBf16`]). f16 and q4_0 are two bf16 exactly.
 //!
 //! Forms, in scratch, in tiles of 1 KiB whose 16 rows are a cache line each:
 //!
