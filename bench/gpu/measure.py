@@ -297,7 +297,7 @@ def beside_torch(program, config, args, clock):
     for launch in program["launches"]:
         row = rows.setdefault(launch["kernel"], {"summary": launch["summary"], "ours_s": []})
         row["ours_s"].append(launch["seconds"])
-    tokens = 1 if program["name"] == "decode" else args.prompt_tokens
+    tokens = 1 if program["name"].startswith("decode") else args.prompt_tokens
     for row in rows.values():
         seconds = [s for s in row["ours_s"] if s is not None]
         row["launches"], row["ours_s"] = len(row["ours_s"]), statistics.median(seconds) if seconds else None
@@ -312,7 +312,7 @@ def beside_torch(program, config, args, clock):
     return rows
 
 
-def verify(name, args):
+def verify(name, target, args):
     """Every kernel of a model against the interpreter in float64, by the compiler in the folder."""
     compiler = HERE / "waveloom"
     if not compiler.exists():
@@ -321,7 +321,6 @@ def verify(name, args):
             return {"error": "no compiler in the folder"}
         compiler.write_bytes(lzma.decompress(packed.read_bytes()))
         compiler.chmod(0o755)
-    target = {"cuda": args.target, "cpu": "cpu"}[args.device]
     command = [
         str(compiler), "verify", str(HERE / "configs" / f"{name}.json"), "--synthetic-weights", "1",
         "--target", target, "--device", args.device, "--launches-per-kernel", "2", "--json",
@@ -338,6 +337,9 @@ def measure_model(name, args, clock, report):
     config = json.loads(config_path.read_text())
     artifacts = {form: HERE / f"{name}{suffix}.wlm" for form, suffix in FORMS.items()}
     ours = {form: Ours(path, args.device) for form, path in artifacts.items() if path.exists()}
+    # As the first form, but for prefill.
+    path = HERE / f"{name}.wgmma.wlm"
+    wgmma = {"waveloom, wgmma": Ours(path, args.device)} if path.exists() and args.device == "cuda" else {}
     theirs = {}
     if report["environment"]["transformers"] and not args.no_transformers:
         for label, compiled in (("transformers eager", False), ("transformers compiled", True)):
@@ -346,12 +348,16 @@ def measure_model(name, args, clock, report):
             except Exception as error:  # what a peer cannot do is a fact to report, not our failure
                 print(f"{name}, {label}: {error}", file=sys.stderr)
     for number in range(args.rounds):
-        for side in [*ours.values(), *theirs.values()]:
+        for side in [*ours.values(), *wgmma.values(), *theirs.values()]:
             side.round(number, args.prompt_tokens, args.new_tokens)
     first, best = ours["launches"], max(ours.values(), key=lambda side: side.decode.median() or 0)
     profile = first.profile(args.prompt_tokens, min(args.new_tokens, 16))
-    programs = profile["programs"] if profile else []
-    sides = {**{f"waveloom, {form}": side for form, side in ours.items()}, **theirs}
+    programs = list(profile["programs"]) if profile else []
+    for side in wgmma.values():
+        found = side.profile(args.prompt_tokens, min(args.new_tokens, 16))
+        prefill = [p for p in (found["programs"] if found else []) if p["name"] == "prefill"]
+        programs += [{**program, "name": "prefill, wgmma"} for program in prefill]
+    sides = {**{f"waveloom, {form}": side for form, side in ours.items()}, **wgmma, **theirs}
     # Of theirs, what our fastest form is to them; of a form, what it is to the one before.
     before = [None, *ours.values()]
     ratios = {
@@ -363,12 +369,13 @@ def measure_model(name, args, clock, report):
     report["models"][name] = {
         "weight_bytes_per_token": best.weight_bytes,
         "fastest_form": next(form for form, side in ours.items() if side is best),
-        "errors": {form: side.error for form, side in ours.items() if side.error},
+        "errors": {form: side.error for form, side in [*ours.items(), *wgmma.items()] if side.error},
         "notices": {form: side.notice for form, side in ours.items() if side.notice},
         "same_tokens": all(tokens == known[0] for tokens in known) if len(known) > 1 else None,
         "decode": {label: side.decode.json() for label, side in sides.items()},
         "prefill": {label: side.prefill.json() for label, side in sides.items()},
         "decode_gain": gains,
+        "prefill_gain": {label: ratio(side.prefill, first.prefill) for label, side in wgmma.items()},
         "decode_ratio": {label: ratios[label][0] for label in theirs},
         "prefill_ratio": {label: ratios[label][1] for label in theirs},
         "kernels": {p["name"]: beside_torch(p, config, args, clock) for p in programs},
@@ -435,7 +442,7 @@ def main():
     parser.add_argument("--prompt-tokens", type=int, default=PROMPT_TOKENS)
     parser.add_argument("--new-tokens", type=int, default=NEW_TOKENS)
     parser.add_argument("--verify", default="SmolLM2-135M", help="models whose kernels are verified")
-    parser.add_argument("--target", default="sm_90", help="target of the verification on a GPU")
+    parser.add_argument("--targets", default="sm_90a,sm_90", help="targets of the verification on a GPU")
     parser.add_argument("--no-transformers", action="store_true")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     args = parser.parse_args()
@@ -446,13 +453,17 @@ def main():
     if not names:
         sys.exit(f"no artifacts in {HERE}: make the folder with ./x gpu-bench DIR")
     clock = Clock(args.device)
+    targets = args.targets.split(",") if args.device == "cuda" else ["cpu"]
+    verified = [name for name in names if name in args.verify.split(",")]
     report = {
         "environment": environment(args.device),
         "rounds": args.rounds,
         "prompt_tokens": args.prompt_tokens,
         "new_tokens": args.new_tokens,
         "models": {},
-        "verified": {name: verify(name, args) for name in names if name in args.verify.split(",")},
+        "verified": {
+            f"{name}, {target}": verify(name, target, args) for name in verified for target in targets
+        },
     }
     ceilings = Ceilings(args.device, clock)
     for number in range(args.rounds):

@@ -219,6 +219,7 @@ pub(crate) mod tests {
             name: name.into(),
             summary: format!("{name}!"),
             workgroup: 0,
+            shared_bytes: 0,
             work: None,
             facts: None,
         };

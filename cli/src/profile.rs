@@ -282,6 +282,7 @@ mod tests {
             name: name.into(),
             summary: format!("{name} f32[T,4]"),
             workgroup: 0,
+            shared_bytes: 0,
             work,
             facts: None,
         };

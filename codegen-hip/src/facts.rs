@@ -97,8 +97,14 @@ fn hot_loop(lines: &[Line<'_>], dialect: &Dialect) -> Option<LoopFacts> {
             loops.push((start, end));
         }
     }
+    // What only polls is part of the loop around it.
+    let works = |&&(start, end): &&(usize, usize)| {
+        let facts = loop_facts(&lines[start..=end], dialect);
+        facts.matrix + facts.wide_loads + facts.narrow_loads > 0
+    };
+    let working: Vec<(usize, usize)> = loops.iter().filter(works).copied().collect();
     let innermost = loops.iter().filter(|(start, end)| {
-        !loops.iter().any(|(a, b)| (a, b) != (start, end) && start <= a && b <= end)
+        !working.iter().any(|(a, b)| (a, b) != (start, end) && start <= a && b <= end)
     });
     let facts = innermost.map(|&(start, end)| loop_facts(&lines[start..=end], dialect));
     // Of two forms of one loop the shorter one runs more often: the other one is for edges.

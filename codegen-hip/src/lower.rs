@@ -86,6 +86,8 @@ pub struct KernelText {
     pub planned_waves: u32,
     /// Registers of a work-item that the driver of an NVIDIA GPU, which assigns them, must not exceed.
     pub most_registers: Option<u32>,
+    /// Bytes of the local data share that a launch has to ask for; 0 where the code says it.
+    pub dynamic_shared: u32,
 }
 
 impl KernelText {
@@ -424,7 +426,8 @@ impl BackEnd<'_> {
     /// and LLVM ignores a number that the workgroup or its LDS make impossible: hence the checks of
     /// `CodeFacts`.
     fn make_gpu_kernel(&self, function: FunctionValue, context: &LlvmContext, target: &GpuTarget) {
-        let KernelText { workgroup, planned_waves, most_registers, .. } = *self.kernel;
+        let KernelText { workgroup, planned_waves, most_registers, dynamic_shared, .. } =
+            *self.kernel;
         let mut attributes = vec![];
         match target.platform {
             Platform::Amd => {
@@ -444,8 +447,9 @@ impl BackEnd<'_> {
                 attributes.push(("nvvm.reqntid", format!("{workgroup},1,1")));
                 // In workgroups of a multiprocessor.
                 let groups = planned_waves * target.simds() * target.wave / workgroup.max(1);
-                if groups > 1 {
-                    attributes.push(("nvvm.minctasm", groups.to_string()));
+                // `setmaxnreg` wants to be told that it is one.
+                if groups > 1 || dynamic_shared > 0 {
+                    attributes.push(("nvvm.minctasm", groups.max(1).to_string()));
                 }
                 if let Some(registers) = most_registers {
                     attributes.push(("nvvm.maxnreg", registers.to_string()));
@@ -496,6 +500,8 @@ fn check_calls(kernel: &str, ptx: &str) -> Result<(), CodegenError> {
     let symbols: Vec<String> = ptx
         .lines()
         .filter_map(|line| line.trim().strip_prefix(".extern"))
+        // What a launch asks for.
+        .filter(|line| !line.trim_start().starts_with(".shared"))
         .map(|line| line.rsplit([' ', ')']).find(|word| !word.is_empty()).unwrap_or("").to_string())
         .collect();
     match symbols.is_empty() {

@@ -62,7 +62,8 @@ pub struct Lowered {
     /// Weights, in the order of the constants segment.
     pub weights: Vec<WeightId>,
     /// The step of the schedule that each launch stands for, by program and launch of the plan; `None`
-    /// for the choice of a token. A step's buffers have the same index in the plan.
+    /// for the choice of a token. A step's buffers have the same index in the plan. Of a step's launches
+    /// those before the last write none of them: what they make is in scratch.
     pub origins: Vec<Vec<Option<Step>>>,
 }
 
@@ -91,14 +92,13 @@ pub fn lower_schedule(
     let known = HashMap::new();
     let mut kernels = Kernels { module, schedule, target, work_items, sources: vec![], known };
     let sampler = Sampler::new(&mut buffers, schedule, vocab, target)?;
-    let prefill = kernels.program("prefill", Variant::Prefill)?;
-    let mut decode = kernels.program("decode", Variant::Decode)?;
+    let (prefill, prefilled) = kernels.program("prefill", Variant::Prefill)?;
+    let (mut decode, mut decoded) = kernels.program("decode", Variant::Decode)?;
     let sample = kernels.launch(sampler.kernel.clone(), &sampler.buffers, &sampler.writes);
     decode.launches.push(sample.clone());
     let sample = plan::Program { name: "sample".into(), launches: vec![sample] };
-    let steps: Vec<Option<Step>> = schedule.steps.iter().cloned().map(Some).collect();
-    let decoded = steps.iter().cloned().chain([None]).collect();
-    let origins = vec![steps, decoded, vec![None]];
+    decoded.push(None);
+    let origins = vec![prefilled, decoded, vec![None]];
     let weight_bytes_per_token = buffers.streamed_weights(&kernels, &decode);
     let scratch = kernels.sources.iter().map(|k| k.scratch_bytes).max().unwrap_or(0);
     let plan = plan::Plan {
@@ -379,25 +379,48 @@ struct Kernels<'a> {
     /// Fewest work-items of a workgroup of a decode kernel.
     work_items: u32,
     sources: Vec<KernelSource>,
-    known: HashMap<(u32, u32, Variant), usize>,
+    /// By op and program: its kernel, and before it the one whose launch comes first.
+    known: HashMap<(u32, u32, Variant), Vec<usize>>,
 }
 
 impl Kernels<'_> {
-    fn program(&mut self, name: &str, variant: Variant) -> Result<plan::Program, LowerError> {
-        let schedule = self.schedule;
-        let launches =
-            schedule.steps.iter().map(|step| self.step(step, variant)).collect::<Result<_, _>>()?;
-        Ok(plan::Program { name: name.into(), launches })
+    /// A program, and the step that each of its launches stands for.
+    fn program(
+        &mut self,
+        name: &str,
+        variant: Variant,
+    ) -> Result<(plan::Program, Vec<Option<Step>>), LowerError> {
+        let (mut launches, mut origins) = (vec![], vec![]);
+        for step in &self.schedule.steps {
+            let of_step = self.step(step, variant)?;
+            origins.extend(of_step.iter().map(|_| Some(step.clone())));
+            launches.extend(of_step);
+        }
+        Ok((plan::Program { name: name.into(), launches }, origins))
     }
 
-    fn step(&mut self, step: &Step, variant: Variant) -> Result<Launch, LowerError> {
+    /// The launches of a step.
+    fn step(&mut self, step: &Step, variant: Variant) -> Result<Vec<Launch>, LowerError> {
         let operands = step.operands.iter().map(|id| id.index());
         let results: Vec<plan::BufferId> = step.results.iter().map(|id| id.index()).collect();
         let buffers: Vec<plan::BufferId> = operands.chain(results.iter().copied()).collect();
         let key = (step.func.0, step.inst.0, variant);
-        if let Some(&kernel) = self.known.get(&key) {
-            return Ok(self.launch_known(kernel, &buffers, &results));
+        if !self.known.contains_key(&key) {
+            let mut source = self.source(step, variant)?;
+            let before = source.before.take().map(|before| self.add(*before));
+            let kernel = self.add(source);
+            self.known.insert(key, before.into_iter().chain([kernel]).collect());
         }
+        let kernels = &self.known[&key];
+        let last = kernels.len() - 1;
+        let launch = |(index, &kernel)| {
+            let writes = if index == last { &results[..] } else { &[] };
+            self.launch_known(kernel, &buffers, writes)
+        };
+        Ok(kernels.iter().enumerate().map(launch).collect())
+    }
+
+    fn source(&self, step: &Step, variant: Variant) -> Result<KernelSource, LowerError> {
         let function = &self.module.functions[step.func.index()];
         let work_items = match variant {
             Variant::Prefill => 0,
@@ -405,10 +428,7 @@ impl Kernels<'_> {
         };
         let source =
             kernel_of_size(self.module, function, step.inst, variant, self.target, work_items);
-        let source = source.map_err(|source| kernel_error(self.schedule, step, source))?;
-        let kernel = self.add(source);
-        self.known.insert(key, kernel);
-        Ok(self.launch_known(kernel, &buffers, &results))
+        source.map_err(|source| kernel_error(self.schedule, step, source))
     }
 
     /// The index of `source` among the kernels, where an equal one may already stand.

@@ -7,7 +7,7 @@ mod nvidia;
 mod tiles;
 
 pub use cpu::{CpuTarget, Int8Dot};
-pub use gpu::{GpuTarget, MatrixLayout, MatrixOp, MatrixType, Platform};
+pub use gpu::{GpuTarget, MatrixLayout, MatrixOp, MatrixType, Platform, Warpgroups};
 
 use crate::CodegenError;
 use std::fmt;
@@ -28,7 +28,7 @@ impl Target {
     /// Names that [`Target::from_name`] knows.
     pub const NAMES: &'static [&'static str] = &[
         "cpu", "cpu-v3", "cpu-v4", "cpu-amx", "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151",
-        "gfx1201", "sm_80", "sm_89", "sm_90",
+        "gfx1201", "sm_80", "sm_89", "sm_90", "sm_90a",
     ];
 
     /// The target called `name`. `cpu` is the machine that compiles, with what it has.
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(
             error,
             "unknown target 'gfx000'; known targets: cpu, cpu-v3, cpu-v4, cpu-amx, gfx90a, gfx942, \
-             gfx950, gfx1100, gfx1151, gfx1201, sm_80, sm_89, sm_90"
+             gfx950, gfx1100, gfx1151, gfx1201, sm_80, sm_89, sm_90, sm_90a"
         );
     }
 }

@@ -42,6 +42,26 @@ static __device__ __inline__ void exchange(u32 *out, bool with_barrier) {
 KERNEL lds_race(u32 *out) { exchange(out, false); }
 KERNEL lds_exchange(u32 *out) { exchange(out, true); }
 
+// The second half of the workgroup reads what the first one wrote before it counted itself, or after.
+static __device__ __inline__ void hand_over(u32 *out, bool in_order) {
+  __shared__ volatile u32 place[64];
+  __shared__ u32 counted;
+  if (threadIdx_x == 0) counted = 0;
+  if (threadIdx_x < 64) place[threadIdx_x] = 0;
+  sync();
+  if (threadIdx_x < 64) {
+    if (in_order) place[threadIdx_x] = threadIdx_x;
+    __hip_atomic_fetch_add(&counted, 1, __ATOMIC_RELEASE, __HIP_MEMORY_SCOPE_WORKGROUP);
+    if (!in_order) place[threadIdx_x] = threadIdx_x;
+  } else {
+    while (__hip_atomic_load(&counted, __ATOMIC_ACQUIRE, __HIP_MEMORY_SCOPE_WORKGROUP) < 64) {}
+    out[threadIdx_x - 64] = place[threadIdx_x - 64];
+  }
+}
+
+KERNEL lds_handed_over(u32 *out) { hand_over(out, true); }
+KERNEL lds_handed_over_early(u32 *out) { hand_over(out, false); }
+
 // Reads LDS that nobody wrote.
 KERNEL lds_uninitialized(u32 *out) {
   __shared__ volatile u32 place[64];

@@ -63,6 +63,10 @@ pub struct Kernel {
     /// Work-items of a workgroup, along x, on a GPU; 0 where an item is called by itself.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub workgroup: u32,
+    /// Bytes of the local data share that a launch on a GPU asks for, besides those that the code
+    /// says.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub shared_bytes: u32,
     /// What a launch cannot do without. Nothing depends on it at run time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
@@ -158,6 +162,10 @@ pub enum Arg {
 
 /// Bytes at the beginning of a GPU's scratch in which workgroups count each other.
 pub const SCRATCH_COUNTERS: u64 = 4096;
+
+/// Most bytes of the local data share that a launch may ask for: what compute capability 9.0 gives a
+/// workgroup, the most of all GPUs.
+pub const MAX_SHARED_BYTES: u32 = 227 << 10;
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
 fn is_zero(count: &u32) -> bool {

@@ -83,6 +83,7 @@ pub fn plan() -> Plan {
         name: name.into(),
         summary: summary.into(),
         workgroup: 0,
+        shared_bytes: 0,
         work: None,
         facts: None,
     };

@@ -13,12 +13,15 @@
 //!   overlaps none of its other arguments, unless both are the same range;
 //! - the decode loop's buffers are in the io segment, and hold what they must;
 //! - a persistent step is what `persistent::check_persistent` says;
+//! - no kernel asks for more of the local data share than any GPU has;
 //! - fills of synthetic weights lie inside the constants segment, and their numbers are finite.
 
 use crate::expr::Expr;
 use crate::layout::{Layout, MAX_BYTES};
 use crate::persistent::{PersistentError, check_persistent};
-use crate::plan::{Arg, BufferId, FORMAT_VERSION, Launch, Plan, SamplingParams, Segment};
+use crate::plan::{
+    Arg, BufferId, FORMAT_VERSION, Launch, MAX_SHARED_BYTES, Plan, SamplingParams, Segment,
+};
 use std::ops::RangeInclusive;
 use thiserror::Error;
 
@@ -174,6 +177,11 @@ impl Plan {
                 valid,
                 format!("kernel `{}`", kernel.name.escape_default()),
                 "not a symbol name",
+            )?;
+            ensure(
+                kernel.shared_bytes <= MAX_SHARED_BYTES,
+                format!("kernel `{}`", kernel.name),
+                "asks for more of the local data share than any GPU has",
             )?;
         }
         ensure(self.scratch_bytes <= MAX_BYTES, "scratch", "more than 2^48 bytes")?;
@@ -359,6 +367,7 @@ mod tests {
         assert_snapshot!(error(|p| p.segments.arena = Expr::from(-64)), @"segment arena: its size or offset at context length 1 is not in 0..=2^48");
         assert_snapshot!(error(|p| p.segments.arena = Expr::Symbol(0)), @"segment arena: its place in memory depends on a symbol other than the context length");
         assert_snapshot!(error(|p| p.kernels[0].name = "a\0b".into()), @r#"kernel `a\u{0}b`: not a symbol name"#);
+        assert_snapshot!(error(|p| p.kernels[0].shared_bytes = 1 << 20), @"kernel `append_0`: asks for more of the local data share than any GPU has");
         assert_snapshot!(error(|p| p.programs[0].launches[1].kernel = 9), @"program `prefill`, launch 1 names kernel 9, but the plan has 3");
         assert_snapshot!(error(|p| p.programs[0].launches[1].grid = Expr::from(-1)), @"program `prefill`, launch 1: its grid can be negative");
         assert_snapshot!(error(|p| p.programs[1].launches[0].args.clear()), @"program `decode`, launch 0: writes a buffer that is not among its arguments");

@@ -12,14 +12,18 @@ use waveloom_plan::{Artifact, Plan};
 
 /// Every NVIDIA GPU.
 const CHIPS: [&str; 3] = ["sm_80", "sm_89", "sm_90"];
+/// The one with warpgroups, whose kernels differ in products alone.
+const WARPGROUPS: &str = "sm_90a";
 
 #[test]
 fn the_ptx_of_every_kernel_is_what_was_planned() {
     let Some(path) = smollm2() else { return };
     for dtype in [WeightDtype::Keep, WeightDtype::Convert(DType::BF16)] {
-        let compiled = compiled(&path, dtype, &CHIPS.join(","));
+        let mut chips = CHIPS.to_vec();
+        chips.extend((dtype != WeightDtype::Keep).then_some(WARPGROUPS));
+        let compiled = compiled(&path, dtype, &chips.join(","));
         let artifact = Artifact::open(&compiled.path).expect("the artifact opens");
-        for chip in CHIPS {
+        for chip in chips {
             let code = artifact.code(chip).expect("its code");
             let ptx = std::str::from_utf8(code).expect("PTX is text");
             assert!(ptx.contains(&format!(".target {chip}")), "{chip}");
@@ -33,7 +37,11 @@ fn the_ptx_of_every_kernel_is_what_was_planned() {
                 assert!(facts.planned_waves_per_simd >= 1, "{what}");
                 let Some(hot) = facts.hot_loop else { continue };
                 let name = &kernel.name;
-                if name.starts_with("gemm") || name.starts_with("attention") {
+                if kernel.shared_bytes > 0 {
+                    let text = self::entry(ptx, name);
+                    assert!(hot.matrix > 0 && facts.lds_bytes == kernel.shared_bytes, "{what}");
+                    assert!(text.contains("cp.async.bulk") && text.contains("wgmma"), "{what}");
+                } else if name.starts_with("gemm") || name.starts_with("attention") {
                     assert!(hot.matrix > 0 && hot.wide_loads > 0, "{what}: {hot:?}");
                 }
                 if name.starts_with("gemv") {

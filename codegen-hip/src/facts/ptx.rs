@@ -17,7 +17,7 @@ pub(super) fn facts(text: &str, kernel: &KernelText, target: &GpuTarget) -> Code
     let lines: Vec<Line<'_>> = statements.iter().filter_map(|text| line(text)).collect();
     CodeFacts {
         private_bytes: declared_bytes(text, ".local"),
-        lds_bytes,
+        lds_bytes: lds_bytes + kernel.dynamic_shared,
         waves_per_simd: most_registers(text).map_or(0, resident),
         planned_waves_per_simd: kernel.planned_waves,
         waits: waits(&statements),
@@ -75,7 +75,8 @@ fn line(line: &str) -> Option<Line<'_>> {
 }
 
 fn count(facts: &mut LoopFacts, mnemonic: &str, _: &str) {
-    facts.matrix += u32::from(mnemonic.starts_with("mma."));
+    let matrix = mnemonic.starts_with("mma.") || mnemonic.starts_with("wgmma.mma_async");
+    facts.matrix += u32::from(matrix);
     if mnemonic.starts_with("ld.global") {
         let wide = loaded_bytes(mnemonic) == Some(16);
         facts.wide_loads += u32::from(wide);

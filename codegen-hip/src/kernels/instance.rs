@@ -201,6 +201,7 @@ impl Draft {
             work: None,
             numerics: Numerics::default(),
             first_reads: vec![],
+            before: None,
         }
     }
 }

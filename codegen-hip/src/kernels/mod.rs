@@ -80,6 +80,9 @@ pub struct KernelSource {
     pub numerics: Numerics,
     /// By workgroup, where all grids are known: what it reads first of its weights.
     pub first_reads: Vec<Vec<FirstRead>>,
+    /// A kernel whose launch comes right before, with the op's arguments: it leaves in scratch what
+    /// this one reads there.
+    pub before: Option<Box<KernelSource>>,
 }
 
 /// The beginning of what a workgroup reads of a weight.
@@ -113,6 +116,7 @@ impl KernelSource {
             name: self.text.name.clone(),
             summary: self.summary.clone(),
             workgroup: self.text.workgroup,
+            shared_bytes: self.text.dynamic_shared,
             work: self.work.clone(),
             facts: None,
         }

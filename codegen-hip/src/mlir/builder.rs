@@ -5,6 +5,7 @@
 //! nothing but this text: floating-point ops are never contracted or reassociated, `fma` is
 //! explicit.
 
+use super::gpu::warpgroup::Workers;
 use super::gpu::{Buffer, Hardware, hardware};
 use super::types::{Elem, Ty, Value};
 use crate::lower::KernelText;
@@ -91,6 +92,10 @@ pub(super) struct Gpu {
     pub parameters: Vec<Elem>,
     /// Bytes of the local data share.
     pub shared_bytes: u32,
+    /// Whether the launch asks for them.
+    pub dynamic_shared: bool,
+    /// Who meets at barriers, if not all do.
+    pub workers: Option<Workers>,
     /// What its operations are.
     pub hardware: &'static dyn Hardware,
     /// Whether numbers that f16 cannot hold become its largest.
@@ -126,6 +131,8 @@ impl Builder {
             planned_waves: 1,
             parameters: vec![],
             shared_bytes: 0,
+            dynamic_shared: false,
+            workers: None,
             hardware: hardware(platform),
             saturates: false,
             most_registers: None,
@@ -137,26 +144,27 @@ impl Builder {
     /// Ends the kernel.
     pub fn finish(self) -> KernelText {
         let Builder { name, body, abi, .. } = self;
-        let (globals, parameters, workgroup, planned_waves, most_registers) = match &abi {
+        let mut text = KernelText::default();
+        let (globals, parameters) = match &abi {
             Abi::Cpu => {
                 let parameters = [ARGS, FIRST, LAST, SCRATCH];
                 let list: Vec<String> =
                     parameters.iter().map(|p| format!("{p}: {}", p.ty)).collect();
-                (String::new(), list.join(", "), 0, 0, None)
+                (String::new(), list.join(", "))
             }
-            Abi::Gpu(gpu) => (
-                gpu.globals(),
-                gpu.parameter_list(),
-                gpu.workgroup,
-                gpu.planned_waves,
-                gpu.most_registers,
-            ),
+            Abi::Gpu(gpu) => {
+                text.workgroup = gpu.workgroup;
+                text.planned_waves = gpu.planned_waves;
+                text.most_registers = gpu.most_registers;
+                text.dynamic_shared = if gpu.dynamic_shared { gpu.shared_bytes } else { 0 };
+                (gpu.globals(), gpu.parameter_list())
+            }
         };
         let mlir = format!(
             "module {{\n{globals}  func.func @{name}({parameters}) {{\n{body}    func.return\n  \
              }}\n}}\n"
         );
-        KernelText { name, mlir, workgroup, planned_waves, most_registers }
+        KernelText { name, mlir, ..text }
     }
 
     /// What belongs to a GPU's kernel alone.

@@ -4,13 +4,18 @@
 //! What a platform has operations of its own for is a method of [`Hardware`]: `amd`, `nvidia`.
 
 mod amd;
+mod hopper;
 #[cfg(test)]
 mod mma_by_shuffles;
 mod nvidia;
+pub mod warpgroup;
+#[cfg(test)]
+mod wgmma_by_lanes;
 
 use super::builder::{Builder, Cmp, Gpu};
 use super::types::{Elem, Ty, Value};
 use crate::target::{GpuTarget, MatrixLayout, MatrixOp, Platform};
+use warpgroup::Warpgroup;
 
 /// The operations of a platform, by the names and contracts of the builder's methods that call
 /// them.
@@ -23,6 +28,7 @@ pub(super) trait Hardware: std::fmt::Debug {
     /// [`Builder::lane_xor`] of an `i32` in groups of `width` lanes that are all active.
     fn lane_xor(&self, k: &mut Builder, bits: Value, mask: u32, width: u32, wave: u32) -> Value;
     fn barrier(&self, k: &mut Builder, memory: Barrier);
+    fn wave_barrier(&self, k: &mut Builder);
     fn atomic_add(&self, k: &mut Builder, address: Value, value: Value, scope: Scope) -> Value;
     /// How LLVM calls a scope: `syncscope("…") `, or nothing.
     fn scope(&self, scope: Scope) -> &'static str;
@@ -73,6 +79,8 @@ pub(super) trait Hardware: std::fmt::Debug {
     fn in_vector_register(&self, k: &mut Builder, value: Value) -> Value;
     fn moved(&self, k: &mut Builder, value: Value) -> Value;
     fn schedule_barrier(&self, k: &mut Builder, movable: Movable);
+    /// What four waves do together, on chips that have it ([`GpuTarget::warpgroups`]).
+    fn warpgroup(&self) -> &'static dyn Warpgroup;
 }
 
 /// The operations of a platform.
@@ -149,6 +157,10 @@ impl Gpu {
     pub(super) fn globals(&self) -> String {
         match self.shared_bytes {
             0 => String::new(),
+            _ if self.dynamic_shared => format!(
+                "  llvm.mlir.global external @{SHARED}() {{addr_space = 3 : i32, alignment = 128 : \
+                 i64}} : !llvm.array<0 x i8>\n"
+            ),
             bytes => format!(
                 "  llvm.mlir.global internal @{SHARED}() {{addr_space = 3 : i32, alignment = 128 : \
                  i64}} : !llvm.array<{bytes} x i8>\n"
@@ -295,6 +307,11 @@ impl Builder {
     /// As [`Builder::barrier_shared`], of global memory too.
     pub fn barrier_all(&mut self) {
         self.hardware().barrier(self, Barrier::All);
+    }
+
+    /// All lanes of the wave have got here.
+    pub fn wave_barrier(&mut self) {
+        self.hardware().wave_barrier(self);
     }
 
     /// Adds to an `i32` in global memory, ordering all that was written before and will be read

@@ -146,6 +146,7 @@ pub(crate) fn lower(
         work: None,
         numerics: Numerics::default(),
         first_reads: vec![],
+        before: None,
     };
     lowered.plan.kernels.push(source.entry());
     lowered.kernels.push(source);

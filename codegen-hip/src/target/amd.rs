@@ -59,6 +59,7 @@ pub(super) fn chip(name: &str) -> Option<GpuTarget> {
         flushes_factors: true,
         converts_bf16: false,
         dependent_launches: false,
+        warpgroups: None,
     };
     let rdna = GpuTarget {
         name: "gfx1100",

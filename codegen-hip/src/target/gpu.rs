@@ -51,6 +51,19 @@ pub struct GpuTarget {
     pub converts_bf16: bool,
     /// Whether a launch can begin while the one before it runs, and wait for it later.
     pub dependent_launches: bool,
+    /// Matrix operations of several waves together, where the chip has them.
+    pub warpgroups: Option<Warpgroups>,
+}
+
+/// Operations of four waves together (NVIDIA's `wgmma`) that read both factors from LDS, or the first
+/// from registers: D = A·Bᵀ with A 64×16, B n×16 for n up to 256. Copies by hardware fill LDS.
+///
+/// With w the wave among the four, n = lane / 4 and g = lane % 4 a lane holds of D rows 16·w + n and
+/// that + 8; of both, of each eight columns, columns 2·g and 2·g + 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Warpgroups {
+    /// Bytes of LDS that a workgroup gets if it asks for them when it is launched.
+    pub lds_bytes: u32,
 }
 
 /// The vector registers of one SIMD.

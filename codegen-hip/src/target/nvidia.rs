@@ -4,7 +4,9 @@
 //! warps) and "Parallel Thread Execution ISA"; NVIDIA's datasheets for the peak figures (dense), which
 //! only predictions use.
 
-use super::gpu::{GpuTarget, MatrixLayout, MatrixOp, MatrixType, Platform, VectorRegisters};
+use super::gpu::{
+    GpuTarget, MatrixLayout, MatrixOp, MatrixType, Platform, VectorRegisters, Warpgroups,
+};
 use crate::mlir::Elem;
 
 /// As our 16×16×16 operation, two of these with the factors' roles swapped.
@@ -29,6 +31,9 @@ const REGISTERS: VectorRegisters = VectorRegisters { total: 512, granule: 8, max
 /// Shared memory that a kernel can have without asking for more when it is launched.
 const STATIC_SHARED: u32 = 48 << 10;
 
+/// What it can have on compute capability 9.0 if it asks.
+const WARPGROUPS: Warpgroups = Warpgroups { lds_bytes: 227 << 10 };
+
 /// The chip called `name`.
 pub(super) fn chip(name: &str) -> Option<GpuTarget> {
     let sm_80 = GpuTarget {
@@ -49,6 +54,17 @@ pub(super) fn chip(name: &str) -> Option<GpuTarget> {
         converts_bf16: true,
         dependent_launches: false,
         flushes_factors: false,
+        warpgroups: None,
+    };
+    let sm_90 = GpuTarget {
+        name: "sm_90",
+        product: "H200",
+        compute_units: 132,
+        simds_lds_bytes: 228 << 10,
+        bandwidth: 4.8e12,
+        matrix_rate: 989e12,
+        dependent_launches: true,
+        ..sm_80.clone()
     };
     match name {
         "sm_80" => Some(sm_80),
@@ -62,24 +78,21 @@ pub(super) fn chip(name: &str) -> Option<GpuTarget> {
             matrix_rate: 165e12,
             ..sm_80
         }),
-        "sm_90" => Some(GpuTarget {
-            name: "sm_90",
-            product: "H200",
-            compute_units: 132,
-            simds_lds_bytes: 228 << 10,
-            bandwidth: 4.8e12,
-            matrix_rate: 989e12,
-            dependent_launches: true,
-            ..sm_80
-        }),
+        "sm_90" => Some(sm_90),
+        // With what no later chip has.
+        "sm_90a" => Some(GpuTarget { name: "sm_90a", warpgroups: Some(WARPGROUPS), ..sm_90 }),
         _ => None,
     }
 }
 
 /// The oldest version of PTX, in LLVM's words, that knows the chip and what the kernels use:
-/// `ld.global.nc.L1::no_allocate` came with 7.4, the chips after `sm_80` with 7.8.
+/// `ld.global.nc.L1::no_allocate` came with 7.4, the chips after `sm_80` with 7.8, `sm_90a` with 8.0.
 pub(super) fn ptx_version(target: &GpuTarget) -> &'static str {
-    if target.name == "sm_80" { "+ptx74" } else { "+ptx78" }
+    match target.name {
+        "sm_80" => "+ptx74",
+        "sm_90a" => "+ptx80",
+        _ => "+ptx78",
+    }
 }
 
 #[cfg(test)]
@@ -90,7 +103,7 @@ mod tests {
     /// multiprocessor, registers in units of 256 a warp.
     #[test]
     fn occupancy_is_the_programming_guides() {
-        for (name, most) in [("sm_80", 64), ("sm_89", 48), ("sm_90", 64)] {
+        for (name, most) in [("sm_80", 64), ("sm_89", 48), ("sm_90", 64), ("sm_90a", 64)] {
             let registers = chip(name).unwrap().vector_registers;
             for count in [1, 32, 40, 64, 65, 96, 128, 168, 255] {
                 let of_warp = u32::div_ceil(count * 32, 256) * 256;

@@ -91,6 +91,9 @@ fn lds_mistakes_are_reported() {
         // The missing barrier is also a read of what is not there yet.
         let racy = checked(&device, "lds_race", (1, 256), args![&out]).expect("no fault");
         assert!(racy.iter().any(|report| report.mistake == Mistake::LdsRace), "{chip}: {racy:?}");
+        clean(&device, "lds_handed_over", (1, 128), args![&out]);
+        let early = (1, 128);
+        expect(&device, "lds_handed_over_early", early, args![&out], Mistake::LdsRace);
         expect(&device, "lds_uninitialized", (1, 64), args![&out], Mistake::UninitializedLds);
         let report = expect(&device, "misaligned", (1, 64), args![&out], Mistake::Misaligned);
         assert!(report.detail.contains("no multiple of 16"), "{report}");

@@ -56,6 +56,7 @@ pub fn plan(random: &mut Random, count: usize) -> Plan {
             name: format!("body{index}"),
             summary: "body".into(),
             workgroup: 256,
+            shared_bytes: 0,
             work: None,
             facts: Some(facts),
         });

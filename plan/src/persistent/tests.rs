@@ -26,6 +26,7 @@ fn case() -> (Plan, PersistentStep) {
         name: "decode_step".into(),
         summary: "streams".into(),
         workgroup: 256,
+        shared_bytes: 0,
         work: None,
         facts: Some(facts),
     });

@@ -12,9 +12,9 @@ use crate::gpu::table::function_table;
 use cudarc::driver::sys;
 use std::ffi::{c_char, c_int, c_uchar, c_uint, c_ulonglong, c_void};
 use sys::{
-    CUcontext, CUdevice, CUdevice_attribute, CUdeviceptr, CUevent, CUfunction, CUgraph,
-    CUgraphExec, CUjit_option, CUjitInputType, CUlaunchConfig, CUlinkState, CUmodule, CUstream,
-    CUstreamCaptureMode,
+    CUcontext, CUdevice, CUdevice_attribute, CUdeviceptr, CUevent, CUfunction,
+    CUfunction_attribute, CUgraph, CUgraphExec, CUjit_option, CUjitInputType, CUlaunchConfig,
+    CUlinkState, CUmodule, CUstream, CUstreamCaptureMode,
 };
 
 macro_rules! cuda_functions {
@@ -78,6 +78,9 @@ macro_rules! cuda_functions {
                 cuModuleUnload(module: CUmodule) -> Status;
                 cuModuleGetFunction(
                     function: *mut CUfunction, module: CUmodule, name: *const c_char
+                ) -> Status;
+                cuFuncSetAttribute(
+                    function: CUfunction, attribute: CUfunction_attribute, value: c_int
                 ) -> Status;
                 cuLaunchKernel(
                     function: CUfunction,

@@ -14,7 +14,7 @@ mod ptx;
 use crate::device::{DeviceError, DeviceInfo, DeviceKind, GpuInfo, NvidiaInfo};
 use crate::gpu::device::Gpu;
 use crate::gpu::driver::{
-    self, DeviceAddress, Driver, Empty, Event, Fit, Function, Graph, GraphExec, HostAddress,
+    self, Block, DeviceAddress, Driver, Empty, Event, Fit, Function, Graph, GraphExec, HostAddress,
     Module, Order, Resource, Status, Stream, calls,
 };
 use crate::gpu::{self, GpuDevice};
@@ -22,8 +22,8 @@ use api::Api;
 use cache::Cache;
 use cudarc::driver::sys::{
     CU_MEMHOSTALLOC_DEVICEMAP, CU_MEMHOSTALLOC_PORTABLE, CUcontext, CUdevice_attribute,
-    CUevent_flags, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig,
-    CUresult, CUstream_flags, CUstreamCaptureMode,
+    CUevent_flags, CUfunction_attribute, CUlaunchAttribute, CUlaunchAttributeID,
+    CUlaunchAttributeValue, CUlaunchConfig, CUresult, CUstream_flags, CUstreamCaptureMode,
 };
 use ptx::Architecture;
 use std::ffi::{CStr, c_int, c_uint, c_void};
@@ -31,6 +31,8 @@ use std::ptr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use waveloom_plan::Plan;
 
+/// What the driver says of a number that is none.
+const INVALID_VALUE: Status = Status(CUresult::CUDA_ERROR_INVALID_VALUE as u32);
 /// `CU_LAUNCH_PARAM_END`.
 const PARAM_END: usize = 0;
 
@@ -350,15 +352,23 @@ impl Driver for Cuda {
         Some(checked.map(|()| u32::try_from(blocks).unwrap_or(0)))
     }
 
+    unsafe fn grant_shared(&self, function: Function, bytes: u32) -> Status {
+        let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        let Ok(bytes) = c_int::try_from(bytes) else { return INVALID_VALUE };
+        // SAFETY: a number, which the driver checks; the caller's promise.
+        unsafe { (self.api.cuFuncSetAttribute)(function.0.cast(), attribute, bytes) }
+    }
+
     unsafe fn launch(
         &self,
         function: Function,
         grid: u32,
-        block: u32,
+        block: Block,
         args: &[u64],
         order: Order,
         stream: Stream,
     ) -> Status {
+        let Block { work_items: items, shared } = block;
         let mut bytes = size_of_val(args);
         let mut extra = driver::packed(args, &mut bytes, PARAM_END);
         let (function, none) = (function.0.cast(), ptr::null_mut());
@@ -369,7 +379,7 @@ impl Driver for Cuda {
                 let mut params: Vec<*mut c_void> = args.iter().map(address).collect();
                 let (launch, params) = (self.api.cuLaunchCooperativeKernel, params.as_mut_ptr());
                 // SAFETY: the caller's promise; `params` has the address of each argument.
-                unsafe { launch(function, grid, 1, 1, block, 1, 1, 0, stream, params) }
+                unsafe { launch(function, grid, 1, 1, items, 1, 1, shared, stream, params) }
             }
             (Order::Overlapping, Some(launch)) => {
                 let mut overlapping = overlapping();
@@ -377,10 +387,10 @@ impl Driver for Cuda {
                     gridDimX: grid,
                     gridDimY: 1,
                     gridDimZ: 1,
-                    blockDimX: block,
+                    blockDimX: items,
                     blockDimY: 1,
                     blockDimZ: 1,
-                    sharedMemBytes: 0,
+                    sharedMemBytes: shared,
                     hStream: stream,
                     attrs: &mut overlapping,
                     numAttrs: 1,
@@ -393,7 +403,7 @@ impl Driver for Cuda {
             (Order::After | Order::Overlapping, _) => {
                 let launch = self.api.cuLaunchKernel;
                 // SAFETY: as above.
-                unsafe { launch(function, grid, 1, 1, block, 1, 1, 0, stream, none, extra) }
+                unsafe { launch(function, grid, 1, 1, items, 1, 1, shared, stream, none, extra) }
             }
         }
     }

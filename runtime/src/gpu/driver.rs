@@ -135,6 +135,15 @@ impl Fit {
     pub const EXACT: Fit = Fit(u32::MAX);
 }
 
+/// A workgroup of a launch.
+#[derive(Clone, Copy)]
+pub struct Block {
+    /// Work-items.
+    pub work_items: u32,
+    /// Bytes of the local data share besides those of the code.
+    pub shared: u32,
+}
+
 /// A library that drives GPUs.
 ///
 /// The functions that are `unsafe` want this of their callers: handles were given by this driver,
@@ -240,6 +249,9 @@ pub trait Driver: Sync {
     /// Looks up a kernel; `NOT_FOUND` if there is none of that name.
     unsafe fn function(&self, module: Module, name: &CStr) -> Result<Function, Status>;
 
+    /// Says that a kernel's launches will ask for so many bytes of the local data share.
+    unsafe fn grant_shared(&self, function: Function, bytes: u32) -> Status;
+
     /// Workgroups of `block` work-items of a kernel that a multiprocessor holds at once, by the code
     /// that the driver made; `None` where its code is what the plan says. 0 where they cannot be
     /// launched together.
@@ -252,14 +264,13 @@ pub trait Driver: Sync {
         None
     }
 
-    /// Queues a kernel: `grid` workgroups of `block` work-items. Its arguments are copied before
-    /// this returns; the kernel takes them, and what it reaches through them is alive until it
+    /// Queues a kernel: `grid` workgroups. Its arguments are copied before this returns; the kernel takes them, and what it reaches through them is alive until it
     /// has run; it waits for the launches before it if it may overlap with them.
     unsafe fn launch(
         &self,
         function: Function,
         grid: u32,
-        block: u32,
+        block: Block,
         args: &[u64],
         order: Order,
         stream: Stream,

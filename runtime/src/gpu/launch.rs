@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::device::{Gpu, Owned};
-use super::driver::{Function, GraphExec, Module, Order, Status, Stream};
+use super::driver::{Block, Function, GraphExec, Module, Order, Status, Stream};
 use super::persistent::Persistent;
 use crate::device::DeviceError;
 use crate::program::{self, Program};
@@ -16,6 +16,8 @@ pub struct Kernel {
     function: Function,
     /// Work-items of a workgroup.
     workgroup: u32,
+    /// Bytes of the local data share that its launches ask for.
+    shared: u32,
     /// How it goes with the launch before it in its program.
     order: Order,
 }
@@ -54,9 +56,15 @@ impl Code {
                 Err(Status::NOT_FOUND) => return Err(missing()),
                 found => gpu.given("looking up a kernel", found)?,
             };
+            let (workgroup, shared) = (kernel.workgroup, kernel.shared_bytes);
+            if shared > 0 {
+                // SAFETY: the function is of the module, which is loaded.
+                let granted = unsafe { gpu.driver.grant_shared(function, shared) };
+                gpu.check("asking for a kernel's shared memory", granted)?;
+            }
             let waits = kernel.facts.as_ref().is_some_and(|facts| facts.waits);
             let order = if waits { Order::Overlapping } else { Order::After };
-            Ok(Kernel { function, workgroup: kernel.workgroup, order })
+            Ok(Kernel { function, workgroup, shared, order })
         };
         let kernels = plan.kernels.iter().map(kernel).collect::<Result<_, DeviceError>>()?;
         Ok(Code { kernels, _module: module })
@@ -255,7 +263,7 @@ unsafe fn start(
     first: bool,
     stream: Stream,
 ) -> Result<(), DeviceError> {
-    let block = kernel.workgroup.max(1);
+    let block = Block { work_items: kernel.workgroup.max(1), shared: kernel.shared };
     let order =
         if first && kernel.order == Order::Overlapping { Order::After } else { kernel.order };
     // SAFETY: the function is of a loaded module; the facts of a kernel that may overlap say that

@@ -174,6 +174,7 @@ mod tests {
             name: "decode_step".into(),
             summary: String::new(),
             workgroup: 256,
+            shared_bytes: 0,
             work: None,
             facts: Some(facts),
         };

@@ -14,7 +14,7 @@ mod linked;
 use crate::device::{DeviceError, DeviceInfo, DeviceKind, GpuInfo};
 use crate::gpu::device::Gpu;
 use crate::gpu::driver::{
-    self, DeviceAddress, Driver, Empty, Event, Fit, Function, Graph, GraphExec, HostAddress,
+    self, Block, DeviceAddress, Driver, Empty, Event, Fit, Function, Graph, GraphExec, HostAddress,
     Module, Order, Resource, Status, Stream, calls,
 };
 use crate::gpu::{self, GpuDevice};
@@ -161,21 +161,29 @@ impl Driver for Hip {
         })
     }
 
+    /// HIP wants no word of it.
+    unsafe fn grant_shared(&self, _: Function, _: u32) -> Status {
+        Status::SUCCESS
+    }
+
     unsafe fn launch(
         &self,
         function: Function,
         grid: u32,
-        block: u32,
+        block: Block,
         args: &[u64],
         // Code objects never overlap, and workgroups that wait for each other fit by the plan.
         _: Order,
         stream: Stream,
     ) -> Status {
+        let Block { work_items: items, shared } = block;
         let mut bytes = size_of_val(args);
         let mut extra = driver::packed(args, &mut bytes, value::PARAM_END);
         let (launch, none) = (self.api.hipModuleLaunchKernel, ptr::null_mut());
         // SAFETY: the caller's promise; `extra` names a buffer and its size as HIP wants it.
-        unsafe { launch(function, grid, 1, 1, block, 1, 1, 0, stream, none, extra.as_mut_ptr()) }
+        unsafe {
+            launch(function, grid, 1, 1, items, 1, 1, shared, stream, none, extra.as_mut_ptr())
+        }
     }
 
     fn has_graphs(&self) -> bool {

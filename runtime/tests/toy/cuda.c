@@ -362,6 +362,9 @@ static const struct kernel kernels[] = {
     {"streams", 0},
 };
 
+// Bytes of shared memory that launches may ask for.
+static int granted[sizeof kernels / sizeof *kernels];
+
 int cuModuleGetFunction(const struct kernel **function, struct module *module, const char *name) {
     ENTER(1);
     char entry[100];
@@ -372,6 +375,14 @@ int cuModuleGetFunction(const struct kernel **function, struct module *module, c
             return 0;
         }
     return NOT_FOUND;
+}
+// CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES.
+int cuFuncSetAttribute(const struct kernel *kernel, int attribute, int value) {
+    ENTER(1);
+    if (attribute != 8 || value <= 0 || value > 227 << 10)
+        return INVALID;
+    granted[kernel - kernels] = value;
+    return 0;
 }
 // A persistent step, the last stream first: each goes as far as its flags let it. The bodies are
 // those of the toy's decode step.
@@ -433,7 +444,8 @@ int cuLaunchKernel(const struct kernel *kernel, unsigned gx, unsigned gy, unsign
     // CU_LAUNCH_PARAM_BUFFER_POINTER, _SIZE, _END.
     int packed = extra && extra[0] == (void *)1 && extra[2] == (void *)2 && !extra[4];
     size_t bytes = packed ? *(size_t *)extra[3] : sizeof launch.args + 1;
-    if (!gx || !bx || gy != 1 || gz != 1 || by != 1 || bz != 1 || shared || params ||
+    if (!gx || !bx || gy != 1 || gz != 1 || by != 1 || bz != 1 ||
+        shared > (unsigned)granted[kernel - kernels] || params ||
         bytes > sizeof launch.args)
         return INVALID;
     memcpy(launch.args, extra[1], bytes);

@@ -29,10 +29,14 @@ pub fn gpu_plan(architecture: &str) -> Plan {
         name: name.into(),
         summary: "toy".into(),
         workgroup: 32,
+        shared_bytes: 0,
         work: None,
         facts: None,
     };
     plan.kernels = names.map(kernel).into();
+    if architecture.starts_with("sm_") {
+        plan.kernels[1].shared_bytes = 64 << 10;
+    }
     plan
 }
 

@@ -93,6 +93,7 @@ pub fn plan() -> Plan {
         name: name.into(),
         summary: "toy".into(),
         workgroup: 0,
+        shared_bytes: 0,
         work: None,
         facts: None,
     };

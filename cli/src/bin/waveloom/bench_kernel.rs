@@ -69,6 +69,7 @@ impl Subject {
             workgroup: kernel.workgroup,
             planned_waves: kernel.facts.as_ref().map_or(0, |facts| facts.planned_waves_per_simd),
             most_registers: None,
+            dynamic_shared: kernel.shared_bytes,
         };
         let failed = |error| Failure::new(format!("{name}: {error}"));
         let compiled = form.compile(&content, &text, &target).map_err(failed)?;

@@ -2,7 +2,7 @@
 
 use crate::kernels::{ArgRole, KernelSource, Variant, kernel_for};
 use crate::link::link_shared_object;
-use crate::target::{GpuTarget, MatrixLayout, Platform};
+use crate::target::{GpuTarget, MatrixLayout, Platform, Warpgroups};
 use crate::{Target, compile};
 use std::sync::Arc;
 use waveloom_emulator::Chip;
@@ -20,6 +20,10 @@ pub(crate) const CHIPS: [&str; 6] = ["gfx90a", "gfx942", "gfx950", "gfx1100", "g
 /// shuffles, and their shared memory. So kernels for those run under the emulator's checks.
 pub(crate) const MMA: &str = "gfx1100 with mma.sync";
 
+/// The same with warpgroups, which are spelled lane by lane, and as much of the local data share as
+/// there is.
+pub(crate) const WGMMA: &str = "gfx1100 with wgmma";
+
 /// Targets of all ways to hold matrices.
 pub(crate) const LAYOUTS: [&str; 7] =
     [MMA, "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201"];
@@ -30,14 +34,15 @@ const UNWRITTEN: u8 = 0xc5;
 /// A target by name.
 pub(crate) fn target(name: &str) -> Target {
     let known = |name| GpuTarget::from_name(name).expect("a known target");
-    if name != MMA {
+    if ![MMA, WGMMA].contains(&name) {
         return Target::Gpu(known(name));
     }
     let GpuTarget { layout, matrix_ops, lds_bytes, .. } = known("sm_80");
-    Target::Gpu(GpuTarget { layout, matrix_ops, lds_bytes, ..known("gfx1100") })
+    let warpgroups = (name == WGMMA).then_some(Warpgroups { lds_bytes: 64 << 10 });
+    Target::Gpu(GpuTarget { layout, matrix_ops, lds_bytes, warpgroups, ..known("gfx1100") })
 }
 
-/// Whether it is [`MMA`].
+/// Whether it is [`MMA`] or [`WGMMA`].
 pub(crate) fn stands_for_nvidia(target: &Target) -> bool {
     matches!(
         target,
@@ -70,6 +75,8 @@ pub(crate) struct Runner {
     pub source: KernelSource,
     memory: Arc<Memory>,
     pub kernel: Arc<Kernel>,
+    /// The kernel whose launch comes first.
+    before: Option<(KernelSource, Arc<Kernel>)>,
     /// What its assembly says.
     pub facts: CodeFacts,
     _object: Object,
@@ -88,16 +95,24 @@ impl Runner {
             // Shuffles need more registers than the operations that they stand for.
             source.text.planned_waves = 1;
         }
-        let compiled = compile(&source.text, target, false).unwrap_or_else(|e| panic!("{e}"));
-        let facts = compiled.facts.clone().expect("a kernel of a GPU has facts");
+        let before = source.before.take();
+        let sources = before.iter().map(|before| &**before).chain([&source]);
+        let compiled = sources.map(|source| compile(&source.text, target, false));
+        let compiled = compiled.collect::<Result<Vec<_>, _>>().unwrap_or_else(|e| panic!("{e}"));
+        let facts = compiled.last().and_then(|kernel| kernel.facts.clone());
+        let facts = facts.expect("a kernel of a GPU has facts");
         let (found, planned) = (facts.waves_per_simd, facts.planned_waves_per_simd);
         assert!(found >= planned, "{}: {facts:?}", source.summary);
-        let code = link_shared_object(&[compiled], target).unwrap_or_else(|e| panic!("{e}"));
+        let code = link_shared_object(&compiled, target).unwrap_or_else(|e| panic!("{e}"));
         let memory = Arc::new(Memory::reserve(1 << 30).expect("address space"));
         memory.track_writes();
         let chip = Chip::from_name(target.name()).expect("a chip of the emulator");
         let object = Object::load(&code, chip, &memory).expect("a good code object");
         let kernel = object.kernel(&source.text.name).expect("the kernel");
+        let before = before.map(|before| {
+            let kernel = object.kernel(&before.text.name).expect("the kernel before");
+            (*before, kernel)
+        });
         let private = [kernel.scratch_bytes, kernel.vgpr_spills, kernel.sgpr_spills];
         assert!(
             stands_for_nvidia(target) || private == [0; 3],
@@ -105,7 +120,7 @@ impl Runner {
             source.summary
         );
         assert_eq!(kernel.max_workgroup_size, source.text.workgroup, "{}", source.summary);
-        Runner { source, memory, kernel, facts, _object: object }
+        Runner { source, memory, kernel, before, facts, _object: object }
     }
 
     /// Runs the kernel on copies of `buffers` (an op's operands, then its results), once under
@@ -121,15 +136,6 @@ impl Runner {
     pub fn run_once(&self, buffers: &[Vec<u8>], symbols: [i64; 3], check: bool) -> Outcome {
         let addresses: Vec<u64> = buffers.iter().map(|bytes| self.upload(bytes)).collect();
         let scratch = self.upload(&vec![0; self.source.scratch_bytes as usize]);
-        let number = |expr: &waveloom_plan::Expr| expr.eval(&symbols).expect("a number");
-        let slots = self.source.args.iter().map(|role| match role {
-            ArgRole::Buffer(index) => addresses[*index],
-            ArgRole::Scalar(expr) => number(expr) as u64,
-            ArgRole::Scratch => scratch,
-        });
-        let kernarg: Vec<u8> = slots.flat_map(u64::to_le_bytes).collect();
-        let explicit = self.kernel.arguments.iter().filter(|arg| !arg.is_hidden());
-        assert_eq!(explicit.map(|arg| arg.size as usize).sum::<usize>(), kernarg.len());
         let statistics = Arc::new(Statistics::default());
         let options = Options {
             threads: if check { 1 } else { 2 },
@@ -137,15 +143,11 @@ impl Runner {
             check,
             observers: if check { vec![statistics.clone()] } else { vec![] },
         };
-        let shape = Launch {
-            grid: [number(&self.source.items) as u32, 1, 1],
-            block: [self.source.text.workgroup, 1, 1],
-            ..Launch::default()
-        };
-        let summary = launch(&self.kernel, &shape, &kernarg, &self.memory, &options)
-            .unwrap_or_else(|error| panic!("{}: {error}", self.source.summary));
-        let reports: Vec<String> = summary.reports.iter().map(ToString::to_string).collect();
-        assert!(reports.is_empty(), "{}: {}", self.source.summary, reports.join("\n"));
+        if let Some((source, kernel)) = &self.before {
+            let options = Options { observers: vec![], ..options.clone() };
+            self.launch(source, kernel, (&addresses, scratch), symbols, &options);
+        }
+        self.launch(&self.source, &self.kernel, (&addresses, scratch), symbols, &options);
         let outcome = Outcome {
             buffers: addresses
                 .iter()
@@ -161,6 +163,34 @@ impl Runner {
             self.memory.free(address);
         }
         outcome
+    }
+
+    fn launch(
+        &self,
+        source: &KernelSource,
+        kernel: &Arc<Kernel>,
+        (addresses, scratch): (&[u64], u64),
+        symbols: [i64; 3],
+        options: &Options,
+    ) {
+        let number = |expr: &waveloom_plan::Expr| expr.eval(&symbols).expect("a number");
+        let slots = source.args.iter().map(|role| match role {
+            ArgRole::Buffer(index) => addresses[*index],
+            ArgRole::Scalar(expr) => number(expr) as u64,
+            ArgRole::Scratch => scratch,
+        });
+        let kernarg: Vec<u8> = slots.flat_map(u64::to_le_bytes).collect();
+        let explicit = kernel.arguments.iter().filter(|arg| !arg.is_hidden());
+        assert_eq!(explicit.map(|arg| arg.size as usize).sum::<usize>(), kernarg.len());
+        let shape = Launch {
+            grid: [number(&source.items) as u32, 1, 1],
+            block: [source.text.workgroup, 1, 1],
+            ..Launch::default()
+        };
+        let summary = launch(kernel, &shape, &kernarg, &self.memory, options)
+            .unwrap_or_else(|error| panic!("{}: {error}", source.summary));
+        let reports: Vec<String> = summary.reports.iter().map(ToString::to_string).collect();
+        assert!(reports.is_empty(), "{}: {}", source.summary, reports.join("\n"));
     }
 
     /// A buffer of exactly these bytes, so that an access beyond them is found; aligned 16 bytes of

@@ -1,5 +1,6 @@
 //! AMD: LLVM's AMDGPU intrinsics.
 
+use super::warpgroup::Warpgroup;
 use super::{Barrier, Hardware, Movable, Outside, Scope};
 use crate::mlir::{Builder, Elem, Ty, Value};
 use crate::target::{GpuTarget, MatrixOp};
@@ -57,6 +58,10 @@ impl Hardware for Amd {
     }
 
     fn barrier(&self, k: &mut Builder, memory: Barrier) {
+        #[cfg(test)]
+        if let Some(workers) = k.gpu().workers {
+            return super::wgmma_by_lanes::meet(k, workers);
+        }
         let tag = match memory {
             Barrier::Shared => " {llvm.mmra = #llvm.mmra_tag<\"amdgpu-synchronize-as\":\"local\">}",
             Barrier::All => "",
@@ -65,6 +70,9 @@ impl Hardware for Amd {
         k.line("llvm.call_intrinsic \"llvm.amdgcn.s.barrier\"() : () -> ()");
         k.line(&format!("llvm.fence syncscope(\"workgroup\") acquire{tag}"));
     }
+
+    /// Lanes of a wave go together.
+    fn wave_barrier(&self, _: &mut Builder) {}
 
     fn atomic_add(&self, k: &mut Builder, address: Value, value: Value, scope: Scope) -> Value {
         let (scope, at) = (self.scope(scope), address.ty);
@@ -266,6 +274,13 @@ impl Hardware for Amd {
         };
         let mask = k.i32(mask);
         k.line(&format!("llvm.call_intrinsic \"llvm.amdgcn.sched.barrier\"({mask}) : (i32) -> ()"));
+    }
+
+    fn warpgroup(&self) -> &'static dyn Warpgroup {
+        #[cfg(test)]
+        return &super::wgmma_by_lanes::ByLanes;
+        #[cfg(not(test))]
+        unreachable!("no chip of AMD's has warpgroups")
     }
 }
 

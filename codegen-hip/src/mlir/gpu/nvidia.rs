@@ -3,6 +3,8 @@
 //! Section names are those of NVIDIA's "Parallel Thread Execution ISA". There are no scalar
 //! registers and the driver's compiler schedules, so what only guides LLVM on AMD is nothing here.
 
+use super::hopper::Hopper;
+use super::warpgroup::Warpgroup;
 use super::{Barrier, Buffer, Hardware, Movable, Outside, Scope};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Ty, Value};
@@ -45,9 +47,21 @@ impl Hardware for Nvidia {
 
     fn barrier(&self, k: &mut Builder, _: Barrier) {
         // "bar{.cta}.sync guarantees memory ordering among the participating threads."
+        if let Some(workers) = k.gpu().workers {
+            let (second, count) = (k.i32(1), k.i32(workers.count as i32));
+            let name = "llvm.nvvm.barrier.cta.sync.aligned.count";
+            let call = format!("llvm.call_intrinsic \"{name}\"({second}, {count})");
+            return k.line(&format!("{call} : (i32, i32) -> ()"));
+        }
         let first = k.i32(0);
         let name = "llvm.nvvm.barrier.cta.sync.aligned.all";
         k.line(&format!("llvm.call_intrinsic \"{name}\"({first}) : (i32) -> ()"));
+    }
+
+    fn wave_barrier(&self, k: &mut Builder) {
+        let all = k.i32(-1);
+        let name = "llvm.nvvm.bar.warp.sync";
+        k.line(&format!("llvm.call_intrinsic \"{name}\"({all}) : (i32) -> ()"));
     }
 
     fn atomic_add(&self, k: &mut Builder, address: Value, value: Value, scope: Scope) -> Value {
@@ -272,6 +286,10 @@ impl Hardware for Nvidia {
     }
 
     fn schedule_barrier(&self, _: &mut Builder, _: Movable) {}
+
+    fn warpgroup(&self) -> &'static dyn Warpgroup {
+        &Hopper
+    }
 }
 
 /// The `i32` of the lane that `operand` names, among the lanes `members`.

@@ -136,6 +136,7 @@ pub fn kernel(
         work: None,
         numerics: activations::numerics(spec, target),
         first_reads: vec![],
+        before: None,
     })
 }
 

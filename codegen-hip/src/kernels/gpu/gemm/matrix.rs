@@ -12,7 +12,9 @@ mod activations;
 mod config;
 mod division;
 mod fragments;
+mod prepare;
 mod product;
+mod ring;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -26,9 +28,10 @@ use crate::kernels::instance::Draft;
 use crate::kernels::section::{Rows, Section};
 use crate::kernels::{KernelError, KernelSource};
 use crate::mlir::builder::Cmp;
+use crate::mlir::gpu::warpgroup::COLUMN_GROUP;
 use crate::mlir::{Builder, Elem, Value};
 use crate::pack::gpu::{GpuLayout, TILE_ROWS};
-use crate::target::{GpuTarget, MatrixLayout};
+use crate::target::{GpuTarget, MatrixLayout, MatrixType};
 use activations::{Activations, Norm, PIECE, Source};
 use division::Share;
 use product::Product;
@@ -89,15 +92,20 @@ pub fn kernel(
     config: TileConfig,
     target: &GpuTarget,
 ) -> Result<KernelSource, KernelError> {
-    let mut draft = Draft::for_gpu(spec.description().stem(), config.workgroup(target), target);
+    let workgroup = config.workgroup(target) + config.copying();
+    let mut draft = Draft::for_gpu(spec.description().stem(), workgroup, target);
     let env = Env::new(&mut draft, spec);
     let gemm = Gemm::new(spec, rows, config, target)?;
     let scratch = (gemm.scratch_bytes() > 0).then(|| draft.scratch());
-    gemm.emit(&mut draft.builder, &env, scratch);
+    match scratch {
+        Some(scratch) if config.stages > 0 => gemm.emit_ring(&mut draft.builder, &env, scratch),
+        scratch => gemm.emit(&mut draft.builder, &env, scratch),
+    }
     let summary = spec.description().summary();
     let mut source = draft.finish(summary, gemm.workgroups(), gemm.scratch_bytes());
     source.streams_weights = true;
     source.numerics = gemm.numerics();
+    source.before = (config.stages > 0).then(|| Box::new(prepare::kernel(&gemm)));
     Ok(source)
 }
 
@@ -209,7 +217,9 @@ impl<'a> Gemm<'a> {
     fn workgroups(&self) -> plan::Expr {
         let splits = match self.config.division {
             Division::Tiles { splits } => splits,
-            Division::Runs { workgroups } => return plan::Expr::from(i64::from(workgroups)),
+            Division::Runs { workgroups } | Division::Rounds { workgroups } => {
+                return plan::Expr::from(i64::from(workgroups));
+            }
         };
         let columns = plan::Expr::from(i64::from(self.column_tiles() * splits));
         match &self.spec.rows {
@@ -219,6 +229,11 @@ impl<'a> Gemm<'a> {
                 plan::Expr::CeilDiv(Box::new(rows.clone()), Box::new(tile)) * columns
             }
         }
+    }
+
+    /// Type of the factors, which all products agree on.
+    fn factors(&self) -> MatrixType {
+        self.families.first().map_or(MatrixType::F32, |family| family.product.op.factors)
     }
 
     /// Blocks of K of a tile.
@@ -232,14 +247,19 @@ impl<'a> Gemm<'a> {
         u64::from(self.config.rows * self.config.columns * 4) * slots.unwrap_or(1) as u64
     }
 
-    /// Counters, then partial sums.
+    /// Counters, then prepared activations, then partial sums.
     fn scratch_bytes(&self) -> u64 {
         let tiles =
             self.most_rows.div_ceil(self.config.rows.into()) * u64::from(self.column_tiles());
-        match self.config.division.partials(tiles) {
+        match self.config.division.partials(tiles) * self.partial_bytes() + self.prepared_bytes() {
             0 => 0,
-            partials => plan::SCRATCH_COUNTERS + partials * self.partial_bytes(),
+            bytes => plan::SCRATCH_COUNTERS + bytes,
         }
+    }
+
+    /// Where partial sums begin in scratch.
+    fn partials_offset(&self) -> u64 {
+        plan::SCRATCH_COUNTERS + self.prepared_bytes()
     }
 
     /// Elements of a staged row.
@@ -267,6 +287,12 @@ impl<'a> Gemm<'a> {
             each.max().unwrap_or(0)
         };
         let mut rows = self.config.rows;
+        if self.config.stages > 0 {
+            while rows > 2 * COLUMN_GROUP && bytes(rows) > self.beside_the_ring() {
+                rows /= 2;
+            }
+            return (rows, bytes(rows));
+        }
         while rows > TILE_ROWS as u32 && bytes(rows) > STAGE_BYTES.max(self.staged_bytes()) {
             rows /= 2;
         }
@@ -486,7 +512,10 @@ impl<'a> Gemm<'a> {
         let stage = Stage { base: shared, rows, columns: self.config.columns, pitch: self.pitch() };
         // What was in the local data share has been read.
         k.barrier_shared();
-        self.stage(k, &family.product, sums, &stage, turn);
+        match self.config.stages {
+            0 => self.stage(k, &family.product, sums, &stage, turn),
+            _ => self.stage_sums(k, family, sums, &stage, turn),
+        }
         k.barrier_shared();
         let first_row = k.mul_const(place.row, self.config.rows.into());
         let done = k.mul_const(turn, rows.into());

@@ -4,12 +4,16 @@
 //! A staged block is in *chunks* of 16 bytes, those of 16 rows side by side, as packed weights are:
 //!
 //! ```text
-//! chunk c of row n:  ((n / 16) · chunks + c) · 256 + ((n ^ c) % 16) · 16 bytes
+//! chunk c of row n:  ((n / 16) · chunks + c) · 256 + ((n ^ turn(c)) % 16) · 16 bytes
 //! ```
 //!
 //! A fragment is chunk c of 16 rows, 16 lanes that cover 256 bytes in some order. A row is written
-//! by neighbouring lanes, chunk by chunk; that is what the exclusive or is for. So neither has
-//! conflicts of banks, with 32 and with 64 of them.
+//! by neighbouring lanes, chunk by chunk; that is what the exclusive or is for, with turn(c) = c. So
+//! neither has conflicts of banks, with 32 and with 64 of them.
+//!
+//! Of NVIDIA's fragments eight neighbouring lanes, which banks serve at once, are of two rows and of
+//! four chunks, those of the groups of K. turn(c) = ((c ^ c / 4) % 4) · 2 | c / 4 % 2 puts them, and
+//! eight neighbouring chunks of a row, into the eight different places of 128 bytes.
 
 use super::fragments::Order;
 use super::product::Product;
@@ -17,7 +21,7 @@ use super::split;
 use crate::mlir::gpu::Outside;
 use crate::mlir::{Builder, Elem, Value};
 use crate::pack::gpu::TILE_ROWS;
-use crate::target::MatrixType;
+use crate::target::{MatrixLayout, MatrixType};
 
 /// Elements of a piece: what a work-item loads of a row at once.
 pub(super) const PIECE: u32 = 4;
@@ -95,6 +99,29 @@ impl Product<'_> {
 
     fn passes(&self) -> u32 {
         self.config.rows / self.pass_rows()
+    }
+
+    /// What the rows of chunk `chunk` are turned by. Linear in its bits: of parts that share none, the
+    /// exclusive or.
+    fn turn(&self, chunk: u32) -> u32 {
+        match self.target.layout {
+            MatrixLayout::Mma => ((chunk ^ chunk >> 2) & 3) << 1 | chunk >> 2 & 1,
+            _ => chunk,
+        }
+    }
+
+    /// [`Product::turn`] of a number known when the kernel runs.
+    fn turn_of(&self, k: &mut Builder, chunk: Value) -> Value {
+        if self.target.layout != MatrixLayout::Mma {
+            return chunk;
+        }
+        let [one, two, three] = [1, 2, 3].map(|n| k.i32(n));
+        let upper = k.shr_u(chunk, two);
+        let lower = k.xor(chunk, upper);
+        let lower = k.and(lower, three);
+        let lower = k.shl(lower, one);
+        let upper = k.and(upper, one);
+        k.or(lower, upper)
     }
 
     /// Whether the last block of K is not whole.
@@ -180,7 +207,8 @@ impl<'a> Activations<'a> {
     fn write_offset(&self, k: &mut Builder, row: Value, first: Value) -> Value {
         let (tile, row) = split(k, row, TILE_ROWS as u32);
         let (chunk, element) = split(k, first, self.product.staged_elements());
-        let place = k.xor(row, chunk);
+        let turn = self.product.turn_of(k, chunk);
+        let place = k.xor(row, turn);
         let place = split(k, place, TILE_ROWS as u32).1;
         let tile = k.mul_const(tile, self.product.staged_tile().into());
         let chunk = k.mul_const(chunk, ROW_CHUNKS.into());
@@ -358,8 +386,10 @@ impl<'a> Activations<'a> {
         // Chunk (step · groups + group) · parts + part: the lane's bits and the others are apart.
         let lane_chunk = k.mul_const(group, parts.into());
         let chunk = step * self.product.groups() * parts + part;
-        let place = k.xor(row, lane_chunk);
-        let low = k.i32(((chunk % TILE_ROWS as u32) ^ other_row) as i32);
+        let turn = self.product.turn_of(k, lane_chunk);
+        let place = k.xor(row, turn);
+        let turn = self.product.turn(chunk) % TILE_ROWS as u32;
+        let low = k.i32((turn ^ other_row) as i32);
         let place = k.xor(place, low);
         let place = k.mul_const(place, CHUNK_BYTES.into());
         let offset = k.mul_const(lane_chunk, ROW_CHUNKS.into());
@@ -375,4 +405,41 @@ impl<'a> Activations<'a> {
 
 fn f32s() -> crate::mlir::Ty {
     Elem::F32.vec(PIECE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::gpu::gemm::matrix::{Division, TileConfig};
+    use crate::pack::gpu::GpuLayout;
+    use crate::target::GpuTarget;
+    use waveloom_ir::DType;
+
+    /// Eight lanes of `mma.sync`'s fragments, and of a row as it is written, in the eight places of
+    /// 16 bytes that banks serve at once. What a form of weights makes of a chunk is so many parts.
+    #[test]
+    fn nvidias_fragments_share_no_bank() {
+        let target = GpuTarget::from_name("sm_80").unwrap();
+        let division = Division::Tiles { splits: 1 };
+        let (rows, columns, waves, depth) = (32, 64, [2, 4], 128);
+        let config = TileConfig { rows, columns, waves, depth, division, stages: 0 };
+        let layout = GpuLayout::new(DType::F16, 64, 128).unwrap();
+        let product = Product::new(&target, config, &[layout]).unwrap();
+        let place = |row: u32, chunk: u32| (row ^ product.turn(chunk)) % 8;
+        let all = |mut places: Vec<u32>| {
+            places.sort_unstable();
+            places == (0..8).collect::<Vec<_>>()
+        };
+        for parts in [1, 2, 4] {
+            for part in 0..parts {
+                for row in (0..16).step_by(2) {
+                    let lanes = (0..8).map(|lane| place(row + lane / 4, lane % 4 * parts + part));
+                    assert!(all(lanes.collect()), "{parts} {part} {row}");
+                }
+            }
+        }
+        for chunk in [0, 8] {
+            assert!(all((chunk..chunk + 8).map(|chunk| place(3, chunk)).collect()));
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use super::division::{Division, LEAST_RUN};
 use super::fragments::factors;
 use super::product::op;
+use super::ring::{self, UNIT_COLUMNS};
 use crate::kernels::section::least_common_multiple;
 use crate::kernels::tiles::{TileSizes, within};
 use crate::pack::gpu::{GpuLayout, TILE_ROWS};
@@ -23,6 +24,9 @@ pub struct TileConfig {
     pub depth: u32,
     /// Which workgroup has which blocks of K of which tiles.
     pub division: Division,
+    /// Blocks of K in the ring through which warpgroups get both factors; 0 where waves multiply, with
+    /// weights in registers.
+    pub stages: u32,
 }
 
 /// Work-items of a workgroup.
@@ -62,6 +66,19 @@ const MOST_TILE_ROWS: u32 = 128;
 const MOST_COLUMNS: u64 = 256;
 /// Most banks of the local data share.
 const BANKS: u64 = 64;
+/// Bytes that a compute unit gets of the second-level cache in a cycle: what kernels with tiles of 128
+/// by 256 and no multicast are known to get on an H100.
+const L2_BYTES: f64 = 30.0;
+/// How much faster than memory the cache is for what has just been written.
+const CACHE_GAIN: f64 = 2.0;
+/// Cycles of a launch that prepares activations, besides their bytes.
+const PREPARATION: f64 = 5000.0;
+/// Share of the matrix rate that single waves reach where warpgroups reach it.
+const OF_WAVES: f64 = 0.6;
+/// Stages of a ring: with fewer, copies would not be ahead of the products by their latency; with more,
+/// nothing is gained.
+const LEAST_STAGES: u32 = 3;
+const MOST_STAGES: u32 = 6;
 /// Most bytes of partial sums.
 const MOST_PARTIALS: u64 = 64 << 20;
 
@@ -135,6 +152,9 @@ impl TileConfig {
         target: &GpuTarget,
     ) -> Option<String> {
         let shape = Shape { rows, sections, target };
+        if self.stages > 0 || matches!(self.division, Division::Rounds { .. }) {
+            return shape.ring_refusal(self, columns);
+        }
         let (waves, depth) = (WORKGROUP / target.wave, shape.depth());
         let [row_waves, column_waves] = self.waves;
         let all = row_waves.checked_mul(column_waves);
@@ -166,8 +186,9 @@ impl TileSizes for TileConfig {
     const GENERATOR: &'static str = "matrix";
 
     fn sizes(&self) -> Vec<(&'static str, u32)> {
-        let TileConfig { rows, columns, waves: [row_waves, column_waves], depth, division } = *self;
-        vec![
+        let TileConfig { rows, columns, waves: [row_waves, column_waves], depth, division, stages } =
+            *self;
+        let mut sizes = vec![
             ("rows", rows),
             ("columns", columns),
             ("row_waves", row_waves),
@@ -176,8 +197,13 @@ impl TileSizes for TileConfig {
             match division {
                 Division::Tiles { splits } => ("splits", splits),
                 Division::Runs { workgroups } => ("workgroups", workgroups),
+                Division::Rounds { workgroups } => ("rounds_of", workgroups),
             },
-        ]
+        ];
+        if stages > 0 {
+            sizes.push(("stages", stages));
+        }
+        sizes
     }
 
     fn set(&mut self, name: &str, size: u32) -> bool {
@@ -189,6 +215,8 @@ impl TileSizes for TileConfig {
             "depth" => self.depth = size,
             "splits" => self.division = Division::Tiles { splits: size },
             "workgroups" => self.division = Division::Runs { workgroups: size },
+            "rounds_of" => self.division = Division::Rounds { workgroups: size },
+            "stages" => self.stages = size,
             _ => return false,
         }
         true
@@ -214,12 +242,56 @@ impl Shape<'_> {
                     let waves = [along, waves / along];
                     let division = Division::Tiles { splits: 1 };
                     let columns = columns as u32;
-                    let config = TileConfig { rows, columns, waves, depth, division };
+                    let config = TileConfig { rows, columns, waves, depth, division, stages: 0 };
                     found.extend(self.divisions(config));
                 }
             }
         }
         found.retain(|config| self.fits(config));
+        found.extend(self.rings(columns));
+        found
+    }
+
+    /// Configurations for warpgroups: as many stages as there is room for beside 16 staged rows of
+    /// sums with one more plane for the epilogue.
+    fn rings(&self, columns: u64) -> Vec<TileConfig> {
+        let all: Vec<GpuLayout> = self.sections.iter().flatten().copied().collect();
+        let (Some(warpgroups), Some(depth)) =
+            (self.target.warpgroups, ring::depth(self.target, &all))
+        else {
+            return vec![];
+        };
+        let quants = self.quants();
+        let most_sums = if quants { ring::MOST_SUMS_BESIDE_WEIGHTS } else { ring::MOST_SUMS };
+        let (slots, workgroups) = (self.slots(), self.target.compute_units);
+        let mut found = vec![];
+        for rows in [32, 64, 128, 192, 256] {
+            for wide in [UNIT_COLUMNS, 2 * UNIT_COLUMNS] {
+                let sums = slots * rows * wide / ring::WORKERS;
+                let in_ring = if quants { 0 } else { slots };
+                let copies = in_ring * wide / TILE_ROWS as u32;
+                if !u64::from(wide).is_multiple_of(columns)
+                    || sums > most_sums
+                    || copies >= self.target.wave
+                {
+                    continue;
+                }
+                let mut config = TileConfig {
+                    rows,
+                    columns: wide,
+                    waves: [1, ring::WORKERS / self.target.wave],
+                    depth,
+                    division: Division::Rounds { workgroups },
+                    stages: 0,
+                };
+                let staged = TILE_ROWS as u32 * (wide + super::PADDING) * 4 * (slots + 1);
+                let room = warpgroups.lds_bytes.saturating_sub(staged + ring::BARRIER_BYTES);
+                config.stages = (room / config.stage_bytes(in_ring)).min(MOST_STAGES);
+                if config.stages >= LEAST_STAGES && self.divides(&config) {
+                    found.push(config);
+                }
+            }
+        }
         found
     }
 
@@ -286,6 +358,8 @@ impl Shape<'_> {
         let worth = match config.division {
             Division::Tiles { splits: 1 } => true,
             Division::Tiles { splits } => blocks >= LEAST_RUN * u64::from(splits),
+            // Of parts of a round there is no least number.
+            Division::Rounds { .. } => true,
             // Numbers of blocks, times numbers of workgroups, are 32 bits.
             Division::Runs { workgroups } => {
                 let workgroups = u64::from(workgroups);
@@ -353,8 +427,85 @@ impl Shape<'_> {
         (f64::from(self.target.compute_units) * self.workgroups_of_unit(config)) as u64
     }
 
+    /// Why warpgroups do not take it, if so.
+    fn ring_refusal(&self, config: &TileConfig, columns: u64) -> Option<String> {
+        let takes = |candidate: &TileConfig| {
+            let (stages, division) = (candidate.stages, candidate.division);
+            (1..=stages).contains(&config.stages)
+                && TileConfig { stages, division, ..*config } == *candidate
+        };
+        let rings = self.rings(columns);
+        if rings.is_empty() {
+            return Some("no warpgroups multiply these weights: `stages` must be 0".to_string());
+        }
+        match config.division {
+            Division::Rounds { workgroups } if (1..=self.most_counters()).contains(&workgroups) => {
+            }
+            _ => {
+                return Some(
+                    "with `stages`, `rounds_of` must be a number of workgroups".to_string(),
+                );
+            }
+        }
+        if rings.iter().any(takes) {
+            return None;
+        }
+        let list = rings.iter().map(|c| format!("{} x {} x {}", c.rows, c.columns, c.stages));
+        let list = list.collect::<Vec<_>>().join(", ");
+        Some(format!("`rows`, `columns` and most `stages` must be one of {list}"))
+    }
+
+    /// Most workgroups that have counters of their own.
+    fn most_counters(&self) -> u32 {
+        (waveloom_plan::SCRATCH_COUNTERS / 4) as u32
+    }
+
+    /// Whether weights are quantized.
+    fn quants(&self) -> bool {
+        self.sections.iter().flatten().any(|weight| weight.dtype.is_block())
+    }
+
+    /// Cycles that the whole takes where warpgroups multiply.
+    fn ring_time(&self, config: &TileConfig, workgroups: u32) -> f64 {
+        let workgroups = u64::from(workgroups);
+        let (tiles, blocks) = (self.tiles(config), self.blocks(config));
+        let (rounds, rest) = (tiles / workgroups, tiles % workgroups);
+        let parts = (rest * blocks).div_ceil(workgroups);
+        let block = (rounds * blocks + parts) as f64 * self.ring_block_cycles(config);
+        let starts = rounds + rest.min(1);
+        let memory = self.target.bandwidth / CLOCK;
+        // A part of a tile is written, and read by the last of those that have it.
+        let sums = f64::from(config.rows * config.columns * self.slots() * 4);
+        let partial = if rest > 0 { START + 2.0 * sums * workgroups as f64 / memory } else { 0.0 };
+        let prepared = (self.rows * self.k()) as f64 * 6.0;
+        let before = PREPARATION + prepared / (CACHE_GAIN * memory);
+        before + block + starts as f64 * START + partial
+    }
+
+    /// Cycles of a block of K of a workgroup of warpgroups, alone on its unit: the busiest of matrix
+    /// operations, the cache, and the local data share, of which a product reads both factors.
+    fn ring_block_cycles(&self, config: &TileConfig) -> f64 {
+        let [rows, columns, depth] = [config.rows, config.columns, config.depth].map(f64::from);
+        let columns = columns * f64::from(self.slots());
+        let rate = self.target.matrix_rate / f64::from(self.target.compute_units) / CLOCK;
+        let matrix = 2.0 * rows * columns * depth / rate;
+        let all = || self.sections.iter().flatten();
+        let stored = all().map(|w| w.bytes() as f64 / (w.rows * w.cols) as f64).fold(0.0, f64::max);
+        let cache = (rows * 2.0 + columns * stored) * depth / L2_BYTES;
+        let products = columns / f64::from(ring::PRODUCT_ROWS);
+        let of_weights = if self.quants() { 0.0 } else { f64::from(ring::PRODUCT_ROWS) };
+        let lds = products * (of_weights + rows) * depth * 2.0 / LDS_BYTES;
+        // Of which one warpgroup does some while the other one multiplies.
+        let unpacking = if self.quants() { columns * depth * 1.7 / 128.0 } else { 0.0 };
+        let matrix = matrix + SERIAL * unpacking;
+        matrix.max(cache).max(lds).max(unpacking) + BARRIER
+    }
+
     /// Cycles that the whole takes.
     fn time(&self, config: &TileConfig) -> f64 {
+        if let Division::Rounds { workgroups } = config.division {
+            return self.ring_time(config, workgroups);
+        }
         let units = u64::from(self.target.compute_units);
         let (tiles, blocks) = (self.tiles(config), self.blocks(config));
         // Blocks and starts of a compute unit, one workgroup after the other.
@@ -371,6 +522,7 @@ impl Shape<'_> {
                 // A run crosses tiles, of which each is begun once more.
                 (workgroups, rounds * run, rounds + tiles.div_ceil(units))
             }
+            Division::Rounds { .. } => unreachable!("of kernels with a ring alone"),
         };
         let together = (workgroups as f64 / units as f64).min(self.workgroups_of_unit(config));
         let section = |weights: &Vec<GpuLayout>| self.block_cycles(config, weights, together);
@@ -395,6 +547,7 @@ impl Shape<'_> {
         let bytes = if single { 4.0 } else { 2.0 };
         let rate = self.target.matrix_rate / f64::from(self.target.compute_units) / CLOCK;
         let rate = if single { rate / 8.0 } else { rate };
+        let rate = if self.target.warpgroups.is_some() { rate * OF_WAVES } else { rate };
         let matrix = 2.0 * rows * columns * depth * slots / rate;
         let twice = if self.target.layout == MatrixLayout::Wmma3 { 2.0 } else { 1.0 };
         let weight_bytes = |w: &GpuLayout| w.bytes() as f64 / (w.rows * w.cols) as f64;

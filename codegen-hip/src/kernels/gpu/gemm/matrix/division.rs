@@ -9,7 +9,6 @@ use super::{Gemm, split};
 use crate::kernels::gpu::last::is_last;
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
-use waveloom_plan as plan;
 
 /// How the products are divided among workgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +23,13 @@ pub enum Division {
     /// Merrill, Cecka, Garland, Owens: Stream-K, 2023.)
     Runs {
         /// Workgroups in all, at most.
+        workgroups: u32,
+    },
+    /// So many workgroups in all, which take a tile each, round after round: those of a round share
+    /// weights and rows of x while they are in the cache. The tiles of the last round, which is not
+    /// full, are divided as in runs.
+    Rounds {
+        /// Workgroups in all.
         workgroups: u32,
     },
 }
@@ -62,7 +68,9 @@ impl Division {
             Division::Tiles { splits: 1 } => 0,
             Division::Tiles { splits } => tiles * u64::from(splits),
             // Of the tile in which a run begins, and of that in which it ends.
-            Division::Runs { workgroups } => 2 * u64::from(workgroups),
+            Division::Runs { workgroups } | Division::Rounds { workgroups } => {
+                2 * u64::from(workgroups)
+            }
         }
     }
 
@@ -71,7 +79,7 @@ impl Division {
         match self {
             Division::Tiles { splits: 1 } => 0,
             Division::Tiles { .. } => tiles,
-            Division::Runs { workgroups } => workgroups.into(),
+            Division::Runs { workgroups } | Division::Rounds { workgroups } => workgroups.into(),
         }
     }
 }
@@ -89,13 +97,60 @@ impl Sharers {
             Division::Tiles { .. } => index,
             // A run has a place for the tile that it begins in and one for that it ends in; only
             // the first of a tile ends in it.
-            Division::Runs { .. } => {
+            Division::Runs { .. } | Division::Rounds { .. } => {
                 let begins = k.mul_const(index, 2);
                 let one = k.i32(1);
                 k.max(begins, one)
             }
         };
         k.add(self.first, offset)
+    }
+}
+
+/// A workgroup's run of the blocks of K of tiles; all `i32`.
+struct Run {
+    /// Blocks of a tile.
+    blocks: u32,
+    /// Blocks in all, and the workgroups that have some.
+    all: Value,
+    groups: Value,
+    /// This one's place among them, and its blocks, from the first to behind the last.
+    mine: Value,
+    first: Value,
+    end: Value,
+    /// Its tiles.
+    first_tile: Value,
+    tiles: Value,
+}
+
+impl Run {
+    /// Blocks that it has of a tile, and who else has some.
+    fn share(&self, k: &mut Builder, tile: Value, division: Division) -> ([Value; 2], Sharers) {
+        // The workgroup that has a block: the last g with ⌊g·W / G⌋ up to it.
+        let holder = |k: &mut Builder, block: Value| {
+            let next = k.add_const(block, 1);
+            let next = k.mul(next, self.groups);
+            let next = k.add_const(next, -1);
+            let holder = k.udiv(next, self.all);
+            k.first_lane(holder)
+        };
+        let start = k.mul_const(tile, self.blocks.into());
+        let last = k.add_const(start, i64::from(self.blocks) - 1);
+        let [zero, behind] = [0, self.blocks as i32].map(|n| k.i32(n));
+        let from = k.sub(self.first, start);
+        let from = k.max(from, zero);
+        let to = k.sub(self.end, start);
+        let to = k.min(to, behind);
+        let [first, last] = [start, last].map(|block| holder(k, block));
+        let others = k.sub(last, first);
+        let sharers = Sharers {
+            count: k.add_const(others, 1),
+            mine: k.sub(self.mine, first),
+            counter: first,
+            first: k.mul_const(first, 2),
+            division,
+        };
+        ([from, to], sharers)
     }
 }
 
@@ -124,6 +179,7 @@ impl Gemm<'_> {
                 body(k, share);
             }
             Division::Runs { workgroups } => self.for_run(k, tiles, workgroups, body),
+            Division::Rounds { .. } => unreachable!("of kernels with a ring alone"),
         }
     }
 
@@ -181,6 +237,19 @@ impl Gemm<'_> {
         workgroups: u32,
         body: impl FnOnce(&mut Builder, Share),
     ) {
+        let run = self.run(k, tiles, workgroups);
+        let end_tile = k.add(run.first_tile, run.tiles);
+        k.for_loop(run.first_tile, end_tile, 1, [], |k, tile, []| {
+            let (blocks, sharers) = run.share(k, tile, self.config.division);
+            // What the former tile had in the local data share has been read.
+            k.barrier_shared();
+            body(k, Share { tile, blocks, sharers: Some(sharers) });
+            []
+        });
+    }
+
+    /// This workgroup's run of the blocks of `tiles`.
+    fn run(&self, k: &mut Builder, tiles: Tiles, workgroups: u32) -> Run {
         let all = k.mul_const(tiles.count, tiles.blocks.into());
         let groups = split(k, all, LEAST_RUN as u32).0;
         let [one, most] = [1, workgroups as i32].map(|n| k.i32(n));
@@ -200,35 +269,56 @@ impl Gemm<'_> {
         // The grid has room for more rows than there are.
         let workgroup = k.workgroup();
         let works = k.below(workgroup, groups);
-        let end_tile = k.select(works, end_tile, first_tile);
-        // The workgroup that has a block: the last g with ⌊g·W / G⌋ up to it.
-        let holder = |k: &mut Builder, block: Value| {
-            let next = k.add_const(block, 1);
-            let next = k.mul(next, groups);
-            let next = k.add_const(next, -1);
-            let holder = k.udiv(next, all);
-            k.first_lane(holder)
+        let (count, zero) = (k.sub(end_tile, first_tile), k.i32(0));
+        let count = k.select(works, count, zero);
+        let all = k.max(all, one);
+        Run { blocks: tiles.blocks, all, groups, mine, first, end, first_tile, tiles: count }
+    }
+
+    /// Runs `body` for each tile of which this workgroup has a share in rounds, of `count` in `rows`
+    /// rows, with the number of blocks of K that it has had before.
+    pub(super) fn for_rounds(
+        &self,
+        k: &mut Builder,
+        [rows, count]: [Value; 2],
+        body: impl FnOnce(&mut Builder, Share, Value),
+    ) {
+        let tiles = Tiles { rows, count, blocks: self.blocks() };
+        let Division::Rounds { workgroups } = self.config.division else {
+            unreachable!("of kernels with a ring alone")
         };
-        k.for_loop(first_tile, end_tile, 1, [], |k, tile, []| {
-            let start = k.mul_const(tile, tiles.blocks.into());
-            let last = k.add_const(start, i64::from(tiles.blocks) - 1);
-            let [zero, behind] = [0, tiles.blocks as i32].map(|n| k.i32(n));
-            let from = k.sub(first, start);
-            let from = k.max(from, zero);
-            let to = k.sub(end, start);
-            let to = k.min(to, behind);
-            let [first, last] = [start, last].map(|block| holder(k, block));
-            let others = k.sub(last, first);
-            let sharers = Sharers {
-                count: k.add_const(others, 1),
-                mine: k.sub(mine, first),
-                counter: first,
-                first: k.mul_const(first, 2),
-                division: self.config.division,
+        let (rounds, _) = split(k, tiles.count, workgroups);
+        let whole = k.mul_const(rounds, workgroups.into());
+        let count = k.sub(tiles.count, whole);
+        let run = self.run(k, Tiles { count, ..tiles }, workgroups);
+        let workgroup = k.workgroup();
+        let (zero, end) = (k.i32(0), k.add(rounds, run.tiles));
+        k.for_loop(zero, end, 1, [], |k, turn, []| {
+            let is_whole = k.below(turn, rounds);
+            let before = k.mul_const(turn, workgroups.into());
+            let own = k.add(before, workgroup);
+            let later = k.sub(turn, rounds);
+            let shared = k.add(run.first_tile, later);
+            let (blocks, sharers) = run.share(k, shared, self.config.division);
+            let shared = k.add(whole, shared);
+            let all = [k.i32(0), k.i32(tiles.blocks as i32)];
+            let done = {
+                let start = k.add(run.first_tile, later);
+                let start = k.mul_const(start, tiles.blocks.into());
+                let done = k.sub(start, run.first);
+                let done = k.max(done, zero);
+                let before = k.mul_const(rounds, tiles.blocks.into());
+                k.add(before, done)
             };
-            // What the former tile had in the local data share has been read.
-            k.barrier_shared();
-            body(k, Share { tile, blocks: [from, to], sharers: Some(sharers) });
+            let own_done = k.mul_const(turn, tiles.blocks.into());
+            let one = k.i32(1);
+            let share = Share {
+                tile: k.select(is_whole, own, shared),
+                blocks: [0, 1].map(|i| k.select(is_whole, all[i], blocks[i])),
+                sharers: Some(Sharers { count: k.select(is_whole, one, sharers.count), ..sharers }),
+            };
+            let done = k.select(is_whole, own_done, done);
+            body(k, share, done);
             []
         });
     }
@@ -263,7 +353,7 @@ impl Gemm<'_> {
     fn partial(&self, k: &mut Builder, scratch: Value, sharers: &Sharers, index: Value) -> Value {
         let place = sharers.place(k, index);
         let offset = k.mul_const(place, self.partial_bytes() as i64);
-        let base = k.offset_const(scratch, plan::SCRATCH_COUNTERS as i64);
+        let base = k.offset_const(scratch, self.partials_offset() as i64);
         let base = k.offset_u32(base, offset);
         let thread = k.thread();
         let mine = k.mul_const(thread, 16);

@@ -5,7 +5,7 @@ use super::*;
 use crate::Target;
 use crate::harness::random_f32;
 use crate::kernels::gpu::testing::{
-    CHIPS, LAYOUTS, MMA, Outcome, Runner, f32_bytes, i32_bytes, target, to_f32, unwritten,
+    CHIPS, LAYOUTS, MMA, Outcome, Runner, WGMMA, f32_bytes, i32_bytes, target, to_f32, unwritten,
 };
 use crate::kernels::section::accumulators;
 use crate::target::MatrixType;
@@ -175,7 +175,7 @@ impl Case {
                 );
             }
         }
-        if name == MMA {
+        if [MMA, WGMMA].contains(&name) {
             // Which lanes an NVIDIA GPU serves at once is another matter, and shuffles stand for
             // matrix operations.
             return outcome;
@@ -363,7 +363,7 @@ fn split_k() {
         let waves = 256 / amd(name).wave;
         let division = Division::Tiles { splits: 4 };
         let waves = [2, waves / 2];
-        let config = TileConfig { rows: 32, columns: 64, waves, depth: 128, division };
+        let config = TileConfig { rows: 32, columns: 64, waves, depth: 128, division, stages: 0 };
         for dtype in [DType::Q4_1, DType::BF16] {
             let runner = Case::new(1, 80, 2176, &[dtype], Expr::Acc(0)).runner(name, Some(config));
             for m in [5, 40] {
@@ -387,7 +387,8 @@ fn equal_runs() {
         let waves = [2, waves / 2];
         for &(dtype, workgroups) in kernels {
             let division = Division::Runs { workgroups };
-            let config = TileConfig { rows: 32, columns: 64, waves, depth: 128, division };
+            let config =
+                TileConfig { rows: 32, columns: 64, waves, depth: 128, division, stages: 0 };
             let case = |m| {
                 let mut case = Case::new(m, 144, 800, &[dtype, DType::Q8_0], Expr::Acc(0));
                 case.weights[1] = Weight::random(9, dtype, 48, 800);
@@ -470,7 +471,7 @@ fn every_tile() {
                     continue;
                 }
                 let division = Division::Tiles { splits: 1 };
-                let config = TileConfig { rows, columns, waves, depth, division };
+                let config = TileConfig { rows, columns, waves, depth, division, stages: 0 };
                 let case = Case::new(150, 200, 416, &[dtype], Expr::Acc(0));
                 case.check_on(name, &case.runner(name, Some(config)));
             }
@@ -559,6 +560,76 @@ fn bytes_read() {
             assert!(read <= 1.01 * most, "{name} {dtype} {config:?}: {read} of {most}");
         }
     }
+}
+
+/// Tiles for two warpgroups, of which 64 KiB hold two stages and some staged sums.
+fn ring(rows: u32, workgroups: u32) -> TileConfig {
+    let division = Division::Rounds { workgroups };
+    TileConfig { rows, columns: 128, waves: [1, 8], depth: ring::DEPTH, division, stages: 2 }
+}
+
+/// By warpgroups: rows and columns that are no whole tiles, whole rounds and parts of one, workgroups
+/// that share a tile, and more blocks than stages. Equal bits each time.
+#[test]
+fn products_of_warpgroups() {
+    for (dtype, n, k, workgroups) in [(DType::BF16, 200, 448, 3), (DType::F16, 100, 64, 2)] {
+        let case = |m| Case::new(m, n, k, &[dtype], Expr::Acc(0));
+        let runner = case(1).runner(WGMMA, Some(ring(16, workgroups)));
+        for m in [1, 37] {
+            case(m).check_on(WGMMA, &runner);
+        }
+    }
+}
+
+/// Quantized weights become factors in registers.
+#[test]
+fn quantized_products_of_warpgroups() {
+    for (dtype, n, k) in [(DType::Q4_1, 200, 640), (DType::Q8_0, 100, 256), (DType::Q4_0, 20, 128)]
+    {
+        let case = |m| Case::new(m, n, k, &[dtype], Expr::Acc(0));
+        let config = TileConfig { depth: ring::QUANTS_DEPTH, ..ring(16, 3) };
+        let runner = case(1).runner(WGMMA, Some(config));
+        for m in [1, 19] {
+            case(m).check_on(WGMMA, &runner);
+        }
+    }
+}
+
+/// A norm before, and outputs of two weights after.
+#[test]
+fn gated_products_of_warpgroups() {
+    let plain = TileConfig { stages: 1, ..ring(8, 3) };
+    let quants = TileConfig { depth: ring::QUANTS_DEPTH, ..ring(8, 3) };
+    let forms = [([DType::BF16; 2], 192, plain), ([DType::Q4_1, DType::Q4_0], 256, quants)];
+    for (dtypes, k, config) in forms {
+        let case = |m| {
+            let mut case = Case::new(m, 72, k, &dtypes, silu_product());
+            case.norm_eps = Some(1e-5);
+            case
+        };
+        let runner = case(1).runner(WGMMA, Some(config));
+        case(11).check_on(WGMMA, &runner);
+    }
+}
+
+/// What is chosen for a H200: warpgroups for many rows, nothing of the kind for few.
+#[test]
+fn warpgroups_by_shape() {
+    let choice = |rows, n, k, dtype| {
+        let mut case = Case::new(1, 16, 32, &[dtype], Expr::Acc(0));
+        case.k = k;
+        case.weights[0].layout = GpuLayout::new(dtype, n, k as u64).unwrap();
+        let config = TileConfig::default_for(&case.spec(), rows, &amd("sm_90a"));
+        println!("{rows} {n} {k} {dtype}: {config:?}");
+        config.unwrap()
+    };
+    assert!(choice(512, 14336, 4096, DType::BF16).stages >= 3);
+    assert!(choice(512, 4096, 14336, DType::F16).stages >= 3);
+    assert_eq!(choice(16, 1024, 1024, DType::BF16).stages, 0);
+    assert!(choice(512, 4096, 4096, DType::Q4_1).stages >= 3);
+    // Not whole blocks.
+    assert_eq!(choice(512, 4096, 4128, DType::BF16).stages, 0);
+    assert_eq!(choice(512, 4096, 4160, DType::Q8_0).stages, 0);
 }
 
 /// An extra operand.
