@@ -50,12 +50,19 @@ fn browser(program: &Path, profile: &Path) -> Command {
 /// Draws a page. A screenshot is taken, too: it is a PNG of what was drawn.
 fn draw(program: &Path, page: &Path, dir: &TempDir) -> Drawn {
     let url = format!("file://{}", page.display());
-    let dom = output(browser(program, dir.path()).arg("--dump-dom").arg(&url));
+    let drawn = dom(program, page, dir);
     let picture = dir.path().join("page.png");
     let screenshot = format!("--screenshot={}", picture.display());
     output(browser(program, dir.path()).args(["--window-size=1280,900", &screenshot, &url]));
     let png = fs::read(picture).expect("a screenshot");
     assert!(png.starts_with(b"\x89PNG") && png.len() > 20_000, "{} bytes", png.len());
+    drawn
+}
+
+/// What becomes of a page.
+fn dom(program: &Path, page: &Path, dir: &TempDir) -> Drawn {
+    let url = format!("file://{}", page.display());
+    let dom = output(browser(program, dir.path()).arg("--dump-dom").arg(&url));
     let text = fs::read_to_string(page).expect("the page");
     let (_, data) = text.split_once("id=\"report\">").expect("the data");
     let (data, _) = data.split_once("</script>").expect("its end");
@@ -111,6 +118,25 @@ fn a_browser_draws_the_report() {
     assert_eq!(len(&compilation["kernels"]), kernels);
     assert_eq!(drawn.count("class=\"graph\""), 2);
     assert!(drawn.count("class=\"node\"") >= 10, "nodes of two graphs");
+
+    // Each kernel leads to the instructions that it computes, and says how it is tiled and why.
+    for kernel in compilation["kernels"].as_array().expect("kernels") {
+        let samples = kernel["name"].as_str().is_some_and(|name| name.starts_with("sample"));
+        assert_eq!(len(&kernel["ops"]) == 0, samples, "{}", kernel["name"]);
+    }
+    let clicked = dir.path().join("clicked.html");
+    let script = "<script>
+        document.querySelectorAll('#kernel-table .toggle').forEach((button) => button.click());
+        [...document.querySelectorAll('.detail button.chip')]
+            .find((chip) => chip.textContent.includes('gemm')).click();
+    </script>";
+    let text = fs::read_to_string(&page).expect("the page");
+    fs::write(&clicked, text + script).expect("it is written");
+    let drawn = dom(&chromium, &clicked, &dir);
+    drawn.has_no_error();
+    assert!(drawn.count("runner-up") > 0);
+    assert_eq!(drawn.count("node picked"), 1);
+    assert!(drawn.count(">kernels<") > 0, "the instruction leads back");
 
     // The same artifact without its compilation: what follows from the file alone.
     let page = dir.path().join("inspect.html");

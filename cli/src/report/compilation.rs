@@ -102,6 +102,15 @@ pub struct GraphInst {
     pub origins: Vec<u32>,
 }
 
+/// An instruction of a function after the last pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KernelOp {
+    /// The function's name.
+    pub function: String,
+    /// Index of the instruction in it.
+    pub inst: u32,
+}
+
 /// A kernel in its forms.
 #[derive(Debug, Serialize)]
 pub struct KernelTexts {
@@ -109,6 +118,11 @@ pub struct KernelTexts {
     pub target: String,
     /// Its name.
     pub name: String,
+    /// Instructions that it computes.
+    pub ops: Vec<KernelOp>,
+    /// How the first of them is tiled and why, where there was a choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tiles: Option<serde_json::Value>,
     /// As its generator wrote it.
     pub mlir: String,
     /// As LLVM got it.

@@ -279,7 +279,8 @@ fn kernels(compiled: &CompiledTarget) -> Vec<KernelUse> {
             };
             let launches: BTreeMap<String, usize> =
                 plan.programs.iter().filter_map(launches).collect();
-            let matrix = entry.facts.as_ref().is_some_and(has_matrix);
+            let mut factors = source.numerics.products.iter();
+            let matrix = factors.any(|factors| factors.sums == Sums::Matrix);
             let products = is_product(source);
             KernelUse {
                 name: entry.name.clone(),
@@ -297,11 +298,6 @@ fn kernels(compiled: &CompiledTarget) -> Vec<KernelUse> {
         .collect()
 }
 
-/// Whether a loop of matrix operations is what the kernel spends its time in.
-fn has_matrix(facts: &CodeFacts) -> bool {
-    facts.hot_loop.as_ref().is_some_and(|hot| hot.matrix > 0)
-}
-
 /// Whether it multiplies matrices.
 fn is_product(source: &KernelSource) -> bool {
     !source.numerics.products.is_empty() || source.stem.starts_with("attention")
@@ -309,13 +305,12 @@ fn is_product(source: &KernelSource) -> bool {
 
 /// Why a product has no matrix operations.
 fn no_matrix(launches: &BTreeMap<String, usize>) -> String {
-    match launches.contains_key("prefill") {
-        true => "no matrix operation for these factors, or too few rows".to_string(),
-        false => {
-            "a step of one token reads each weight once: memory is the limit, and matrix operations would idle"
-                .to_string()
-        }
-    }
+    let one_row = launches.contains_key("decode");
+    let why = match one_row {
+        true => "one row: memory is the limit, and matrix operations would idle",
+        false => "no matrix operation takes these weights, or not in pieces of this K",
+    };
+    why.to_string()
 }
 
 /// How a kernel multiplies.
@@ -346,8 +341,8 @@ fn of_factors(Factors { activations, matrix, sums }: Factors) -> String {
         Rounding::Fixed { largest } => format!("integers of ±{largest} per block of 32"),
     };
     let sums = match sums {
-        Sums::Nearest => "f32 sums",
-        Sums::Matrix => "f32 sums in matrix operations",
+        Sums::Nearest => "sums in f32",
+        Sums::Matrix => "sums by matrix operations",
     };
     format!("{} x {}, {sums}", form(activations, "f32"), form(matrix, "as stored"))
 }

@@ -42,7 +42,7 @@ impl Explanation {
                 None => format!("{}, as stored", weight.stored),
                 Some(why) => format!("{} -> {}: {why}", weight.stored, weight.used),
             };
-            text += &format!("  {} of {}, {form}\n", weight.count, mib(weight.bytes));
+            text += &format!("  {} of {}, {form}\n", weight.count, size(weight.bytes));
         }
         text
     }
@@ -52,15 +52,15 @@ impl Explanation {
             vec![["  context".to_string(), "a sequence".to_string()].into()];
         rows[0].extend(sequences.iter().map(|n| format!("{n} at a time")));
         for MemoryUse { context, per_sequence, .. } in &self.memory {
-            rows.push(vec![format!("  {context}"), mib(*per_sequence)]);
+            rows.push(vec![format!("  {context}"), size(*per_sequence)]);
         }
         for (row, memory) in rows[1..].iter_mut().zip(&self.memory) {
-            row.extend(sequences.iter().map(|n| mib(memory.total(*n))));
+            row.extend(sequences.iter().map(|n| size(memory.total(*n))));
         }
         let shared = self.memory.first().map_or(0, |memory| memory.shared);
         format!(
             "\nmemory: {} of weights, activations and scratch once, KV cache and exchange for each sequence\n{}",
-            mib(shared),
+            size(shared),
             columns(&rows)
         )
     }
@@ -101,9 +101,10 @@ fn kernel_text(kernel: &KernelUse) -> String {
     )
 }
 
-/// Bytes in MiB, which are easily added up.
-fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+/// Bytes in MiB, which are easily added up; in KiB where there are few.
+fn size(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib >= 1.0 { format!("{mib:.1} MiB") } else { format!("{:.1} KiB", mib * 1024.0) }
 }
 
 /// Rows as columns, the first to the left.

@@ -16,6 +16,7 @@ use crate::Target;
 use crate::lower::KernelText;
 use instance::Instance;
 use thiserror::Error;
+pub use tiles::TileChoice;
 use waveloom_ir::{Dim, Function, InstId, Module, Numerics, Op, Tiles, Tiling};
 use waveloom_plan as plan;
 
@@ -194,6 +195,28 @@ pub fn tiling_of(
     }?;
     Ok(Some(tiling))
 }
+
+/// How the kernel of `inst` of `function` is tiled in a program and why; `None` where there is nothing
+/// to choose.
+pub fn tile_choice(
+    module: &Module,
+    function: &Function,
+    inst: InstId,
+    variant: Variant,
+    target: &Target,
+) -> Result<Option<TileChoice>, KernelError> {
+    let Some(tiling) = tiling_of(module, function, inst, variant, target)? else { return Ok(None) };
+    let inst = &function.insts[inst.index()];
+    let (Target::Gpu(target), Op::Gemm { attr }) = (target, &inst.op) else {
+        return Ok(Some(TileChoice::new(&tiling, None, None, 1, BY_REGISTERS)));
+    };
+    let (captured, work_items) = (false, 0);
+    let op = Instance { module, function, inst, variant, target, captured, work_items };
+    gpu::gemm::choice(&op, attr).map(Some)
+}
+
+/// Why a kernel of a CPU has its tiles.
+const BY_REGISTERS: &str = "by rule: what fills the vector registers and the caches";
 
 /// What an op says of how its kernel in a program is tiled.
 pub(crate) fn chosen_tiles(tiles: &Tiles, variant: Variant) -> Option<&Tiling> {

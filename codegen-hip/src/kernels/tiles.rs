@@ -4,6 +4,7 @@
 //! or a tuner chose them, come in their place, and are refused where the generator cannot do them.
 
 use super::KernelError;
+use serde::Serialize;
 use waveloom_ir::Tiling;
 
 /// The sizes that a generator takes.
@@ -47,11 +48,54 @@ pub(crate) trait TileSizes: Sized {
     }
 }
 
+/// A choice of tiles, for people.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TileChoice {
+    /// Generator and sizes.
+    pub chosen: String,
+    /// Cycles that they should take, where that was reckoned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cycles: Option<f64>,
+    /// The best of the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runner_up: Option<String>,
+    /// Its cycles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runner_up_cycles: Option<f64>,
+    /// How many there were.
+    pub candidates: usize,
+    /// What decided.
+    pub why: &'static str,
+}
+
+impl TileChoice {
+    pub(crate) fn new(
+        chosen: &Tiling,
+        cycles: Option<f64>,
+        runner_up: Option<(Tiling, f64)>,
+        candidates: usize,
+        why: &'static str,
+    ) -> TileChoice {
+        TileChoice {
+            chosen: spelled(chosen),
+            cycles,
+            runner_up_cycles: runner_up.as_ref().map(|(_, cycles)| *cycles),
+            runner_up: runner_up.map(|(tiling, _)| spelled(&tiling)),
+            candidates,
+            why,
+        }
+    }
+}
+
+/// Tiles as in the text of a module.
+fn spelled(tiling: &Tiling) -> String {
+    let sizes = tiling.sizes.iter().map(|(name, size)| format!("{name} = {size}"));
+    format!("{}({})", tiling.generator, sizes.collect::<Vec<_>>().join(", "))
+}
+
 /// Tiles that cannot be.
 pub(crate) fn refused(tiling: &Tiling, problem: &str) -> KernelError {
-    let sizes = tiling.sizes.iter().map(|(name, size)| format!("{name} = {size}"));
-    let sizes = sizes.collect::<Vec<_>>().join(", ");
-    KernelError(format!("gemm: the tiles {}({sizes}) cannot be: {problem}", tiling.generator))
+    KernelError(format!("gemm: the tiles {} cannot be: {problem}", spelled(tiling)))
 }
 
 /// Tiles of a generator that the target does not have, or that does not do the op.

@@ -336,6 +336,7 @@ impl Observer for Watcher {
 
     fn compiled(&mut self, target: &CompiledTarget) {
         self.dump.compiled(target);
+        self.recorder.compiled(target);
     }
 
     fn wants_kernels(&self) -> bool {

@@ -6,11 +6,12 @@ use std::time::Duration;
 use waveloom_cli::Failure;
 use waveloom_cli::output::PendingFile;
 use waveloom_cli::report::compilation::{
-    Compilation, Graph, GraphInst, GraphValue, KernelTexts, PassRun, Phase, Stage,
+    Compilation, Graph, GraphInst, GraphValue, KernelOp, KernelTexts, PassRun, Phase, Stage,
 };
 use waveloom_cli::report::{Report, page};
 use waveloom_codegen_hip::KernelDump;
-use waveloom_codegen_hip::compile::IMPORT;
+use waveloom_codegen_hip::compile::{CompiledTarget, IMPORT};
+use waveloom_codegen_hip::kernels::{Variant, tile_choice};
 use waveloom_ir::text::{print_attributes, print_type};
 use waveloom_ir::{Function, Module, ValueId};
 use waveloom_passes::{PassEvent, Provenance};
@@ -89,10 +90,19 @@ impl Recorder {
             recording.compilation.kernels.push(KernelTexts {
                 target: recording.target.clone(),
                 name: dump.name.clone(),
+                ops: vec![],
+                tiles: None,
                 mlir: dump.mlir.clone(),
                 llvm_ir: dump.llvm_ir.clone(),
                 assembly: dump.assembly.clone(),
             });
+        }
+    }
+
+    /// A target is complete: its kernels are those of certain instructions.
+    pub fn compiled(&mut self, target: &CompiledTarget) {
+        if let Some(recording) = &mut self.wanted {
+            recording.link(target);
         }
     }
 
@@ -120,6 +130,39 @@ impl Recorder {
 }
 
 impl Recording {
+    /// Says of each kernel which instructions it computes, and how it is tiled.
+    fn link(&mut self, target: &CompiledTarget) {
+        let plan = &target.lowered.plan;
+        let texts = self.compilation.kernels.iter_mut();
+        let mut texts: HashMap<String, &mut KernelTexts> = texts
+            .filter(|texts| texts.target == plan.target)
+            .map(|texts| (texts.name.clone(), texts))
+            .collect();
+        for (program, origins) in plan.programs.iter().zip(&target.lowered.origins) {
+            let decodes = program.name == plan.programs[plan.decode_loop.decode].name;
+            let variant = if decodes { Variant::Decode } else { Variant::Prefill };
+            for (launch, step) in program.launches.iter().zip(origins) {
+                let Some(step) = step else { continue };
+                let Some(texts) = texts.get_mut(&plan.kernels[launch.kernel].name) else {
+                    continue;
+                };
+                let function = &target.module.functions[step.func.index()];
+                let op = KernelOp { function: function.name.clone(), inst: step.inst.0 };
+                if texts.ops.contains(&op) {
+                    continue;
+                }
+                if texts.ops.is_empty() {
+                    // An error would have shown when the kernel was made.
+                    let choice =
+                        tile_choice(&target.module, function, step.inst, variant, &target.target);
+                    let choice = choice.ok().flatten();
+                    texts.tiles = choice.and_then(|choice| serde_json::to_value(choice).ok());
+                }
+                texts.ops.push(op);
+            }
+        }
+    }
+
     fn pass(&mut self, event: &PassEvent<'_>) {
         self.compilation.passes.push(PassRun {
             target: self.target.clone(),

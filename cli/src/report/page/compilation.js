@@ -45,12 +45,39 @@ function graphSection() {
     graphState.name = name.slice(1);
     draw();
   });
+  graphState.redraw = () => {
+    choose.querySelectorAll('button').forEach((button) => {
+      button.setAttribute('aria-pressed', String(button.textContent === `@${graphState.name}`));
+    });
+    draw();
+  };
   return [
     el('p', { class: 'note' },
       'Two points of the compilation side by side. Instructions of one color end up in one instruction of the last pass: '
       + 'choose one to see what it came from, or where it went. Weights, constants and parameters with a single reader are lines of that reader.'),
     choose, place,
   ];
+}
+
+/** The function of this name after the last pass for the target. */
+function lastFunction(name) {
+  const { stages, functions } = report.compilation;
+  const own = stages.filter((stage) => !stage.target || stage.target === view.target.target);
+  return own[own.length - 1].functions.map((at) => functions[at]).find((fn) => fn.name === name);
+}
+
+/** An instruction that a kernel computes, by its op. */
+function opName({ function: name, inst }) {
+  const fn = lastFunction(name);
+  return fn && fn.insts[inst] ? `${inst} ${fn.insts[inst].op}` : String(inst);
+}
+
+/** Chooses an instruction after the last pass in the graph, and goes there. */
+function showInGraph({ function: name, inst }) {
+  const stages = report.compilation.stages.filter((stage) => !stage.target || stage.target === view.target.target);
+  Object.assign(graphState, { target: view.target.target, name, left: 0, right: stages.length - 1, pick: inst });
+  graphState.redraw();
+  byId('graph').scrollIntoView({ block: 'start' });
 }
 
 /** Who, in the function after the last pass, an imported instruction belongs to. */
@@ -104,6 +131,11 @@ function graphPanes(stages, redraw) {
     inspector.replaceChildren(...describe(panes[side].fn, at, side, panes, related, pick));
   };
   for (const side of ['left', 'right']) panes[side] = graphPane(stages, side, shade, pick, redraw);
+  if (graphState.pick !== undefined) {
+    const chosen = graphState.pick;
+    delete graphState.pick;
+    if (panes.right.fn.insts[chosen]) pick('right', chosen);
+  }
   return [el('div', { class: 'panes' }, panes.left.element, panes.right.element), inspector];
 }
 
@@ -227,6 +259,15 @@ function panAndZoom(picture, world, nodes) {
   return { zoom, fit, show };
 }
 
+/** Kernels that compute an instruction after the last pass. */
+function kernelsOf(name, inst) {
+  const { plan, target } = view.target;
+  return report.compilation.kernels
+    .filter((kernel) => kernel.target === target && kernel.ops.some((op) => op.function === name && op.inst === inst))
+    .map((kernel) => ({ name: kernel.name, index: plan.kernels.findIndex((known) => known.name === kernel.name) }))
+    .filter(({ index }) => index >= 0);
+}
+
 /** What there is to say of an instruction. */
 function describe(fn, at, side, panes, related, pick) {
   const inst = fn.insts[at];
@@ -234,12 +275,16 @@ function describe(fn, at, side, panes, related, pick) {
   const other = side === 'left' ? 'right' : 'left';
   const partners = panes[other].fn.insts.map((inst, index) => ({ inst, index })).filter(({ inst }) => related(inst));
   const buttons = partners.map(({ inst, index }) => el('button', { type: 'button', class: 'chip', onclick: () => pick(other, index) }, inst.op));
+  const isLast = side === 'right' && fn === lastFunction(fn.name);
+  const kernels = isLast ? kernelsOf(fn.name, at) : [];
   const facts = [
     ['instruction', el('code', {}, `${inst.op}${inst.attributes ? ` {${inst.attributes}}` : ''}`)],
     ['operands', inst.operands.map((id) => el('span', { class: 'chip', title: value(id) }, value(id)))],
     ['results', inst.results.map((id) => el('span', { class: 'chip', title: value(id) }, value(id)))],
     ['', `${plural(inst.origins.length, 'imported instruction')} in it`],
     [`in the ${other} graph`, buttons.length ? buttons : 'nothing'],
+    ...(kernels.length ? [['kernels', kernels.map(({ name, index }) =>
+      el('button', { type: 'button', class: 'chip', onclick: () => openKernel(index) }, name))]] : []),
   ];
   return [el('dl', { class: 'facts', style: 'margin:0' }, facts.map(([name, text]) => [el('dt', {}, name), el('dd', {}, text)]))];
 }

@@ -146,6 +146,18 @@ function kernelDetail({ kernel, index, facts }) {
   }
   const texts = report.compilation
     && report.compilation.kernels.find((text) => text.target === target && text.name === kernel.name);
+  if (texts) {
+    list.push(['instructions', texts.ops.length
+      ? texts.ops.map((op) => el('button', { type: 'button', class: 'chip', onclick: () => showInGraph(op) }, `@${op.function}: ${opName(op)}`)) : 'none']);
+    const { tiles } = texts;
+    if (tiles) {
+      list.push(['tiles', el('code', {}, tiles.chosen)], ['chosen', tiles.why]);
+      if (tiles.runner_up) {
+        const ratio = tiles.cycles ? `, ${(tiles.runner_up_cycles / tiles.cycles).toFixed(3)} times the time` : '';
+        list.push(['runner-up', [el('code', {}, tiles.runner_up), `${ratio}, of ${integer(tiles.candidates)} that were reckoned`]]);
+      }
+    }
+  }
   const text = (title, content) => el('details', {},
     el('summary', {}, `${title}, ${plural(content.split('\n').length, 'line')}`), el('pre', { tabindex: 0 }, content));
   return [

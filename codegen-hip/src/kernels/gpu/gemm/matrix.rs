@@ -52,16 +52,21 @@ impl TileConfig {
     /// A good choice for x of up to `rows` rows, by reckoning; `None` where the generator does not
     /// do it: few rows, K that cannot be loaded in pieces, weights that no matrix operation takes.
     pub fn default_for(spec: &GemmSpec, rows: u64, target: &GpuTarget) -> Option<TileConfig> {
+        TileConfig::ranked_for(spec, rows, target).into_iter().next().map(|(_, config)| config)
+    }
+
+    /// All choices with the cycles that they should take, the best first.
+    pub fn ranked_for(spec: &GemmSpec, rows: u64, target: &GpuTarget) -> Vec<(f64, TileConfig)> {
         if rows <= FEW_ROWS || !spec.k.is_multiple_of(PIECE.into()) {
-            return None;
+            return vec![];
         }
-        let (columns, weights) = tiled(spec).ok()?;
+        let Ok((columns, weights)) = tiled(spec) else { return vec![] };
         // Offsets of scales are 32 bits.
         let small = |layout: &GpuLayout| layout.bytes() - layout.scales_offset() < 1 << 31;
         let takes = weights
             .iter()
             .all(|weights| config::multiplies(target, weights) && weights.iter().all(small));
-        if takes { TileConfig::reckoned(rows, columns, &weights, target) } else { None }
+        if takes { TileConfig::ranked(rows, columns, &weights, target) } else { vec![] }
     }
 }
 

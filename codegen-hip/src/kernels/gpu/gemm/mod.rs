@@ -18,7 +18,7 @@ pub use spec::GemmSpec;
 use super::Instance;
 use crate::kernels::instance::Draft;
 use crate::kernels::section::Rows;
-use crate::kernels::tiles::{TileSizes, unknown_generator};
+use crate::kernels::tiles::{TileChoice, TileSizes, unknown_generator};
 use crate::kernels::{KernelError, KernelSource, SYMBOLS, chosen_tiles};
 use crate::mlir::{Builder, Elem, Value};
 use waveloom_ir::{GemmAttr, Store, Tiling};
@@ -44,6 +44,30 @@ pub(in crate::kernels) fn tiling(
         Tiled::Vector(config) => config.tiling(),
     })
 }
+
+/// How its kernel is tiled, why, and what else there was.
+pub(in crate::kernels) fn choice(
+    op: &Instance<'_>,
+    attr: &GemmAttr,
+) -> Result<TileChoice, KernelError> {
+    let spec = GemmSpec::new(op, attr)?;
+    Ok(match Tiled::chosen(op, attr, &spec)? {
+        Tiled::Matrix(rows, config) => {
+            let ranked = matrix::TileConfig::ranked_for(&spec, rows, op.target);
+            let cost = ranked.iter().find(|(_, other)| *other == config).map(|(cost, _)| *cost);
+            let other = ranked.iter().find(|(_, other)| *other != config);
+            let runner_up = other.map(|(cost, other)| (other.tiling(), *cost));
+            TileChoice::new(&config.tiling(), cost, runner_up, ranked.len(), BY_COST)
+        }
+        Tiled::Vector(config) => TileChoice::new(&config.tiling(), None, None, 1, BY_RULE),
+    })
+}
+
+/// Why a kernel of matrix operations has its tiles.
+const BY_COST: &str =
+    "the least of what a model of matrix operations, memory, LDS and starts of workgroups reckons";
+/// Why a kernel of vector operations has its tiles.
+const BY_RULE: &str = "by rule: workgroups so wide that staging x shows little, narrower until two come on each compute unit";
 
 /// The generator of a kernel, with its sizes.
 enum Tiled {

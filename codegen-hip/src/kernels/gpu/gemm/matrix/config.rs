@@ -122,23 +122,19 @@ impl TileConfig {
         tiles * weights.iter().map(of_tile).sum::<u32>()
     }
 
-    /// The choice that should take least time for x of `rows` rows. `columns` are those of whole
-    /// heads; `sections` the weights of each section, all K long.
-    pub(super) fn reckoned(
+    /// All choices for x of `rows` rows with the cycles that they should take, those that take least
+    /// first. `columns` are those of whole heads; `sections` the weights of each section, all K long.
+    pub(super) fn ranked(
         rows: u64,
         columns: u64,
         sections: &[Vec<GpuLayout>],
         target: &GpuTarget,
-    ) -> Option<TileConfig> {
+    ) -> Vec<(f64, TileConfig)> {
         let shape = Shape { rows, sections, target };
-        let mut best: Option<(f64, TileConfig)> = None;
-        for config in shape.candidates(columns) {
-            let time = shape.time(&config);
-            if best.is_none_or(|(least, _)| time < least) {
-                best = Some((time, config));
-            }
-        }
-        best.map(|(_, config)| config)
+        let mut all: Vec<(f64, TileConfig)> =
+            shape.candidates(columns).into_iter().map(|c| (shape.time(&c), c)).collect();
+        all.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        all
     }
 }
 
