@@ -179,6 +179,16 @@ pub enum CompileError {
     /// In the lowering to a plan.
     #[error(transparent)]
     Lower(#[from] LowerError),
+    /// A kernel has no code: our bug.
+    #[error("{source}")]
+    Kernel {
+        /// Index of the program whose kernel it is: 0 is prefill, 1 decode.
+        program: usize,
+        /// The step that it was made for.
+        step: Box<passes::Step>,
+        /// What is wrong.
+        source: CodegenError,
+    },
     /// In code generation.
     #[error(transparent)]
     Codegen(#[from] CodegenError),
@@ -399,7 +409,8 @@ pub fn compile_schedule(
     }
     lowered.plan.verify()?;
     clock.phase("kernels");
-    let objects = compile_kernels(&lowered.kernels, target, clock.observer)?;
+    let objects = compile_kernels(&lowered.kernels, target, clock.observer)
+        .map_err(|source| kernel_failure(&lowered, source))?;
     for (kernel, object) in lowered.plan.kernels.iter_mut().zip(&objects) {
         kernel.facts = object.facts.clone();
     }
@@ -412,6 +423,29 @@ pub fn compile_schedule(
     let compiled = CompiledTarget { target: target.clone(), module, lowered, code };
     clock.observer.compiled(&compiled);
     Ok(compiled)
+}
+
+/// The error, with the step whose kernel it is about.
+fn kernel_failure(lowered: &Lowered, source: CodegenError) -> CompileError {
+    let failed = |kernel: usize| {
+        let name = &lowered.plan.kernels[kernel].name;
+        source.failed_kernel() == Some(name.as_str())
+    };
+    let programs = lowered.plan.programs.iter().zip(&lowered.origins).enumerate();
+    let step = programs.flat_map(|(program, (launches, origins))| {
+        let steps = launches.launches.iter().zip(origins);
+        steps.filter_map(move |(launch, step)| {
+            Some((launch.kernel, program, Box::new(step.clone()?)))
+        })
+    });
+    match step
+        .filter(|(kernel, ..)| failed(*kernel))
+        .map(|(_, program, step)| (program, step))
+        .next()
+    {
+        Some((program, step)) => CompileError::Kernel { program, step, source },
+        None => source.into(),
+    }
 }
 
 /// What stands for the weights of a module, in the order of the constants segment: those that are

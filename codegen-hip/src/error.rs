@@ -2,6 +2,19 @@
 
 use thiserror::Error;
 
+impl CodegenError {
+    /// The kernel whose code could not be made, if that is our mistake.
+    pub fn failed_kernel(&self) -> Option<&str> {
+        match self {
+            CodegenError::Mlir { kernel, .. }
+            | CodegenError::Llvm { kernel, .. }
+            | CodegenError::UndefinedSymbols { kernel, .. }
+            | CodegenError::MalformedObject { kernel, .. } => Some(kernel),
+            _ => None,
+        }
+    }
+}
+
 /// An error of code generation.
 #[derive(Debug, Error)]
 pub enum CodegenError {

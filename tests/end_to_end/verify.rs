@@ -42,6 +42,16 @@ struct Prepared {
 
 impl Prepared {
     fn new(model: &str, dtype: WeightDtype, target: &str) -> Prepared {
+        Prepared::altered(model, dtype, target, |_| ())
+    }
+
+    /// Compiled, and changed before it is written.
+    fn altered(
+        model: &str,
+        dtype: WeightDtype,
+        target: &str,
+        alter: impl FnOnce(&mut CompiledTarget),
+    ) -> Prepared {
         let path = file(&format!("fixtures/tiny/{model}"));
         let imported = import(&path, ImportOptions::default()).expect("it imports");
         let source = Source {
@@ -57,6 +67,7 @@ impl Prepared {
         let mut silent = Silent;
         let (mut compiled, _) =
             compile_targets(&source, &options, &mut silent).expect("it compiles");
+        alter(&mut compiled[0]);
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("model.wlm");
         write(&source, &compiled, &path).expect("it is written");
@@ -312,6 +323,29 @@ fn miscompiled_kernels_of_gpus_are_named() {
         "gfx1100",
         "epilogue,layout,window,rope base",
     );
+}
+
+/// A launch that stops one tile early is found, and no other.
+#[test]
+fn a_wrong_tile_bound_is_named() {
+    let mut shortened = None;
+    let shorten = |compiled: &mut CompiledTarget| {
+        let plan = &mut compiled.lowered.plan;
+        let gemm = |kernel: usize| plan.kernels[kernel].summary.starts_with("gemm");
+        let launches = &plan.programs[0].launches;
+        let at = launches.iter().position(|launch| gemm(launch.kernel)).expect("a gemm");
+        let launch = &mut plan.programs[0].launches[at];
+        let all = Box::new(launch.grid.clone());
+        launch.grid = waveloom_plan::Expr::Add(all, Box::new(waveloom_plan::Expr::Const(-1)));
+        shortened = Some((launch.kernel, at));
+    };
+    let prepared = Prepared::altered("llama", F32, "cpu", shorten);
+    let report = prepared.verify(DeviceKind::Cpu, "", &mut Unwatched);
+    let (kernel, launch) = shortened.expect("a gemm was shortened");
+    assert_eq!(report.failures.len(), 1, "{}", report.conclusion());
+    let failure = &report.failures[0];
+    assert_eq!(failure.kernel, report.kernels[kernel].name);
+    assert_eq!((failure.op.as_str(), failure.launch), ("gemm", launch));
 }
 
 /// Keeps reproducers in a folder.

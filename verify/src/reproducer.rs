@@ -5,7 +5,9 @@
 //! metadata's `waveloom.reproducer` says for which target and program, with which values of symbols.
 
 use crate::check::{Checked, Machine};
+use crate::drawn::Drawn;
 use crate::op::{Operation, extents};
+use crate::passes::{Case, converted};
 use crate::{Subject, VerifyError};
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, serialize_to_file, tensor::TensorView};
@@ -14,7 +16,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use waveloom_ir::{
-    DType, Dim, Layout, SymbolId, Tensor, Type, WeightId, interp::Data, weight_bytes,
+    DType, Dim, Layout, Module, SymbolId, Tensor, Type, WeightId, interp::Data, weight_bytes,
 };
 use waveloom_passes::{Buffer, BufferId, BufferKind, Schedule, Step, updated_operand};
 
@@ -75,6 +77,49 @@ impl Reproducer {
             symbols: names.zip(machine.symbols.iter().copied()).collect(),
         };
         Ok(Some(Reproducer { operation, facts, inputs, weights }))
+    }
+
+    /// Of a step that could not run, on random inputs of a seed.
+    pub fn drawn(
+        module: &Module,
+        schedule: &Schedule,
+        step: &Step,
+        (target, program): (&str, usize),
+        seed: u64,
+    ) -> Result<Reproducer, VerifyError> {
+        let weight = |id: &BufferId| {
+            let buffer = &schedule.buffers[id.index()];
+            matches!(buffer.kind, BufferKind::Weight(_)).then(|| buffer.name.clone())
+        };
+        let function = &module.functions[step.func.index()];
+        let named = step.operands.iter().map(weight).collect();
+        let mut alone = Operation::new(module, function, step.inst, named)?.module;
+        // In the form that kernels read, which is one that can be written.
+        alone.weights.iter_mut().for_each(|weight| weight.stored = weight.ty.dtype);
+        let given = HashMap::new();
+        let mut weights = HashMap::new();
+        for weight in &alone.weights {
+            let bytes = weight_bytes(weight, &Drawn::new(&alone, &given, seed))?.into_owned();
+            weights.insert(weight.name.clone(), bytes);
+        }
+        let operation = Operation::of_module(alone)?;
+        // A decode step has one token.
+        let cases = Case::all(&operation.module, seed);
+        let case = if program == 0 { cases.first() } else { cases.last() };
+        let case = case.ok_or(VerifyError::NotOneOp)?;
+        let main = &operation.module.functions[crate::op::MAIN.index()];
+        let mut params = 0..main.params.len();
+        let inputs = operation.operands.iter().zip(&operation.weights).map(|(ty, weight)| {
+            let param = if weight.is_none() { params.next()? } else { return None };
+            let input = case.input(&operation.module, main, param);
+            let input = converted::<f64>(&input, &[ty.dtype]);
+            Some((input.shape.clone(), bytes_of(&input, ty.dtype)))
+        });
+        let inputs = inputs.collect();
+        let symbols = case.extents.iter().zip(&operation.module.symbols);
+        let symbols = symbols.map(|((_, extent), s)| (s.name.clone(), *extent as i64)).collect();
+        let facts = Facts { target: target.to_string(), program, symbols };
+        Ok(Reproducer { operation, facts, inputs, weights })
     }
 
     /// Writes `NAME.wl` and, beside it, the inputs.

@@ -14,6 +14,7 @@ use egg::{Id, Rewrite};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use waveloom_ir::interp::{Bounded, Data};
@@ -61,7 +62,9 @@ impl fmt::Display for Culprit {
 
 /// Finds the first wrong rewrite of a pass that is wrong on `before`.
 pub fn bisect(attempt: &Attempt<'_>, before: &Module) -> Culprit {
-    wrong_equality(attempt, before).unwrap_or_else(|| wrong_step(attempt, before))
+    // A rule that panics does so here, too; the steps of a pass are run with that in mind.
+    let equality = catch_unwind(AssertUnwindSafe(|| wrong_equality(attempt, before)));
+    equality.ok().flatten().unwrap_or_else(|| wrong_step(attempt, before))
 }
 
 /// The smallest number in `1..=most` for which `wrong` holds, if it holds for the largest and not for 0.
@@ -111,12 +114,12 @@ fn wrong_step(attempt: &Attempt<'_>, before: &Module) -> Culprit {
 fn changed(right: &Module, wrong: &Module) -> (Option<String>, Option<String>) {
     let mut pairs = right.functions.iter().zip(&wrong.functions);
     let Some((old, new)) = pairs.find(|(old, new)| old != new) else { return (None, None) };
-    let same = |inst: &&Inst| {
+    let is_gone = |inst: &&Inst| {
         !new.insts
             .iter()
             .any(|other| other.op == inst.op && spelled(old, inst) == spelled(new, other))
     };
-    let inst = old.insts.iter().find(same);
+    let inst = old.insts.iter().find(is_gone);
     (Some(old.name.clone()), inst.map(|inst| spelled(old, inst)))
 }
 

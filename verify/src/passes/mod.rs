@@ -16,6 +16,7 @@ mod values;
 pub use attempt::{Attempt, Fault, Made};
 pub use bisect::{Culprit, bisect};
 pub use finding::{Difference, Finding};
+pub(crate) use inputs::{Case, converted};
 pub use keep::keep;
 pub use reduce::reduce;
 pub use structure::{memory, same_schedule};

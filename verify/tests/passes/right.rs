@@ -3,7 +3,8 @@
 use crate::support::{MODELS, first_wrong, model};
 use std::time::Instant;
 use waveloom_ir::DType;
-use waveloom_passes::{PASSES, PassOptions, WeightDtype};
+use waveloom_passes::{PASSES, PassOptions, WeightDtype, run_pipeline, schedule};
+use waveloom_verify::Reproducer;
 
 /// Overhead on a tiny model that is wanted at most, in seconds.
 const OVERHEAD: f64 = 5.0;
@@ -25,5 +26,23 @@ fn the_passes_are_right() {
             }
             assert!(seconds < OVERHEAD, "{name}: {seconds} s");
         }
+    }
+}
+
+/// The op of every kernel can be kept without a device, read again, and has values on its inputs.
+#[test]
+fn ops_are_kept_with_inputs_that_are_drawn() {
+    let options = PassOptions::default();
+    let module = run_pipeline(model("gguf/mixed.gguf"), &options, &mut |_| Ok(()));
+    let module = module.expect("it compiles");
+    let schedule = schedule(&module).expect("a schedule");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("kernel.wl");
+    for (program, step) in schedule.steps.iter().take(9).enumerate().map(|(i, s)| (i % 2, s)) {
+        let drawn = Reproducer::drawn(&module, &schedule, step, ("cpu", program), 1);
+        drawn.expect("it can be drawn").write(&path).expect("it can be written");
+        let read = Reproducer::read(&path).expect("it can be read");
+        let op = &module.functions[step.func.index()].insts[step.inst.index()].op;
+        assert_eq!((read.operation.op(), read.facts.program), (op, program));
     }
 }

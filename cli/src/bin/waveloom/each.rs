@@ -9,8 +9,9 @@ use waveloom_cli::{Failure, format};
 use waveloom_codegen_hip::compile::CompileError;
 use waveloom_ir::Module;
 use waveloom_passes::{
-    MemoryPlan, Pass, PassError, PassEvent, PassOptions, Schedule, WeightDtype, find_pass,
+    MemoryPlan, Pass, PassError, PassEvent, PassOptions, Schedule, Step, WeightDtype, find_pass,
 };
+use waveloom_verify::Reproducer;
 use waveloom_verify::passes::{
     Attempt, Culprit, Finding, bisect, judge, keep, memory, reduce, same_schedule,
 };
@@ -42,6 +43,8 @@ pub struct PassCheck {
     imported: Option<Module>,
     /// What the pass that runs now was given, and the options of those before it.
     last: Option<(Module, PassOptions)>,
+    /// What kernels are made for now.
+    scheduled: Option<(Module, Schedule)>,
     /// How many runs of passes were right.
     right: u64,
     /// The fault that was looked into.
@@ -60,6 +63,7 @@ impl PassCheck {
             target: None,
             imported: None,
             last: None,
+            scheduled: None,
             right: 0,
             wrong: None,
         }
@@ -111,6 +115,7 @@ impl PassCheck {
         schedule: &Schedule,
         plan: &MemoryPlan,
     ) -> Result<(), PassError> {
+        self.scheduled = Some((module.clone(), schedule.clone()));
         if !self.verify {
             return Ok(());
         }
@@ -145,7 +150,28 @@ impl PassCheck {
     pub fn compile_failure(&mut self, error: CompileError) -> Failure {
         match error {
             CompileError::Pass(error) => self.failure(error),
+            CompileError::Kernel { program, ref step, .. } => {
+                let kept = self.keep_kernel(program, step);
+                Failure::new(format!("{error}\n{kept}"))
+            }
             error => error.into(),
+        }
+    }
+
+    /// Keeps the op of a kernel that has no code, with inputs; says where.
+    fn keep_kernel(&self, program: usize, step: &Step) -> String {
+        let Some((module, schedule)) = &self.scheduled else { return String::new() };
+        let target = self.target.as_deref().unwrap_or("cpu");
+        let path = self.folder.join("kernel.wl");
+        let kept = Reproducer::drawn(module, schedule, step, (target, program), SEED)
+            .map_err(|error| error.to_string())
+            .and_then(|reproducer| {
+                std::fs::create_dir_all(&self.folder).map_err(|error| error.to_string())?;
+                reproducer.write(&path).map_err(|error| error.to_string())
+            });
+        match kept {
+            Ok(()) => format!("its op is kept: `waveloom verify {}`", path.display()),
+            Err(error) => format!("the reproducer could not be kept: {error}"),
         }
     }
 

@@ -169,7 +169,7 @@ impl Real for Bounded {
     }
 
     fn exp(self) -> Self {
-        self.monotone(f64::exp)
+        self.monotone(<f64 as Real>::exp)
     }
 
     fn sqrt(self) -> Self {
