@@ -293,7 +293,8 @@ impl<'a> Gemm<'a> {
         };
         let mut rows = self.config.rows;
         if self.config.stages > 0 {
-            while rows > 2 * COLUMN_GROUP && bytes(rows) > self.beside_the_ring() {
+            // Whole groups: half of them is left.
+            while rows.is_multiple_of(2 * COLUMN_GROUP) && bytes(rows) > self.beside_the_ring() {
                 rows /= 2;
             }
             return (rows, bytes(rows));
