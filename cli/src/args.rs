@@ -230,6 +230,10 @@ pub struct VerifyArgs {
     /// Take the model's shapes from its config.json, and weights drawn with this seed
     #[arg(long, value_name = "SEED")]
     pub synthetic_weights: Option<u64>,
+    /// How the decode step runs on GPUs, as for `compile`: a step as one kernel is compared with its
+    /// launches, which are verified
+    #[arg(long, value_name = "FORM", default_value = "launches")]
+    pub decode: String,
     /// Seed of the prompt, and of drawn tokens
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,

@@ -42,14 +42,15 @@ struct Prepared {
 
 impl Prepared {
     fn new(model: &str, dtype: WeightDtype, target: &str) -> Prepared {
-        Prepared::altered(model, dtype, target, |_| ())
+        Prepared::altered(model, dtype, target, DecodeForm::Launches, |_| ())
     }
 
-    /// Compiled, and changed before it is written.
+    /// Compiled with a decode step of this form, and changed before it is written.
     fn altered(
         model: &str,
         dtype: WeightDtype,
         target: &str,
+        decode: DecodeForm,
         alter: impl FnOnce(&mut CompiledTarget),
     ) -> Prepared {
         let path = file(&format!("fixtures/tiny/{model}"));
@@ -63,7 +64,7 @@ impl Prepared {
             sections: vec![],
         };
         let targets = vec![Target::from_name(target).expect("a target")];
-        let options = CompileOptions { targets, dtype, decode: DecodeForm::Launches };
+        let options = CompileOptions { targets, dtype, decode };
         let mut silent = Silent;
         let (mut compiled, _) =
             compile_targets(&source, &options, &mut silent).expect("it compiles");
@@ -266,11 +267,12 @@ fn miscompiled_kernels_are_named() {
 fn verify_job() {
     let Ok(job) = env::var(JOB) else { return };
     let rocm = PathBuf::from(env::var_os("ROCM_PATH").expect("a folder"));
-    let [model, dtype, target, mistakes] = job.split('|').collect::<Vec<_>>()[..] else {
-        panic!("a job has four parts: {job}")
+    let [model, dtype, target, decode, mistakes] = job.split('|').collect::<Vec<_>>()[..] else {
+        panic!("a job has five parts: {job}")
     };
     let dtype = WeightDtype::parse(dtype).expect("a dtype");
-    let prepared = Prepared::new(model, dtype, target);
+    let decode = decode.parse().expect("a form");
+    let prepared = Prepared::altered(model, dtype, target, decode, |_| ());
     for mistake in mistakes.split(',') {
         let report = prepared.verify(DeviceKind::Hip(0), mistake, &mut Unwatched);
         let what = format!("{model} {dtype} on {target}");
@@ -284,13 +286,18 @@ fn verify_job() {
 
 /// Does a job on the emulated chip that is its target.
 fn on_gpu(model: &str, dtype: WeightDtype, target: &str, mistakes: &str) {
+    on_gpu_as(model, dtype, target, "launches", mistakes);
+}
+
+/// The same with a decode step of this form.
+fn on_gpu_as(model: &str, dtype: WeightDtype, target: &str, decode: &str, mistakes: &str) {
     let Some(library) = emulator() else { return };
     let rocm = rocm_with(&library).expect("a directory");
     let output = Command::new(env::current_exe().expect("this test"))
         .args(["--exact", "verify::verify_job", "--nocapture", "--test-threads=1"])
         .env("ROCM_PATH", rocm.path())
         .env("WAVELOOM_EMU_DEVICE", target)
-        .env(JOB, format!("{model}|{dtype}|{target}|{mistakes}"))
+        .env(JOB, format!("{model}|{dtype}|{target}|{decode}|{mistakes}"))
         .output()
         .expect("the process runs");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -325,6 +332,13 @@ fn miscompiled_kernels_of_gpus_are_named() {
     );
 }
 
+/// The decode step as one kernel leaves what its launches do, each of which is verified.
+#[test]
+fn persistent_steps_are_verified() {
+    on_gpu_as("llama", WeightDtype::Keep, "gfx942", "persistent:8", "");
+    on_gpu_as("qwen2", WeightDtype::Convert(DType::Q4_1), "gfx1100", "persistent:5", "");
+}
+
 /// A launch that stops one tile early is found, and no other.
 #[test]
 fn a_wrong_tile_bound_is_named() {
@@ -339,7 +353,7 @@ fn a_wrong_tile_bound_is_named() {
         launch.grid = waveloom_plan::Expr::Add(all, Box::new(waveloom_plan::Expr::Const(-1)));
         shortened = Some((launch.kernel, at));
     };
-    let prepared = Prepared::altered("llama", F32, "cpu", shorten);
+    let prepared = Prepared::altered("llama", F32, "cpu", DecodeForm::Launches, shorten);
     let report = prepared.verify(DeviceKind::Cpu, "", &mut Unwatched);
     let (kernel, launch) = shortened.expect("a gemm was shortened");
     assert_eq!(report.failures.len(), 1, "{}", report.conclusion());

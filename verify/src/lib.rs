@@ -24,6 +24,7 @@ pub mod passes;
 mod report;
 mod reproducer;
 pub mod selftest;
+mod together;
 mod walk;
 
 pub use check::{Checked, Compared, Machine};

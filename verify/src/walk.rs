@@ -2,6 +2,7 @@
 
 use crate::check::{Checked, Machine};
 use crate::report::{Failure, KernelReport, Report, Worst};
+use crate::together::{Whole, persistent};
 use crate::{Reproducer, Subject, VerifyError};
 use waveloom_plan::SamplingParams;
 
@@ -171,6 +172,10 @@ impl<'w, 'm, 's> Walk<'w, 'm, 's> {
     /// Runs a program, and checks each of its launches.
     fn program(&mut self, program: usize) -> Result<(), VerifyError> {
         let plan = self.subject.plan;
+        let whole = match persistent(self.subject, self.machine, program) {
+            Some(step) => Some((step, Whole::run(self.machine, program)?)),
+            None => None,
+        };
         let launches = &plan.programs[program].launches;
         let mut checked = vec![0; plan.kernels.len()];
         for (index, launch) in launches.iter().enumerate() {
@@ -182,22 +187,34 @@ impl<'w, 'm, 's> Walk<'w, 'm, 's> {
                 self.machine.loaded.run_launch(program, index, &self.machine.symbols)?;
             } else {
                 let checked = verify_launch(self.subject, self.machine, program, index)?;
-                self.account(program, index, checked)?;
+                self.account(
+                    plan.programs[program].launches[index].kernel,
+                    program,
+                    index,
+                    checked,
+                )?;
             }
             self.watcher.progress(&plan.programs[program].name, index + 1, launches.len());
+        }
+        if let Some((step, whole)) = whole {
+            let checked = whole.compare(self.machine)?;
+            self.account(step.kernel, program, 0, checked)?;
         }
         self.runs[program] += 1;
         Ok(())
     }
 
+    /// Counts what `kernel` did; of a persistent step, all its launches.
     fn account(
         &mut self,
+        kernel: usize,
         program: usize,
         launch: usize,
         checked: Checked,
     ) -> Result<(), VerifyError> {
         let plan = self.subject.plan;
-        let kernel = &mut self.kernels[plan.programs[program].launches[launch].kernel];
+        let chosen = plan.programs[program].launches[launch].kernel == kernel;
+        let kernel = &mut self.kernels[kernel];
         let (name, step) = (&plan.programs[program].name, self.runs[program]);
         kernel.launches += 1;
         for result in &checked.results {
@@ -223,7 +240,11 @@ impl<'w, 'm, 's> Walk<'w, 'm, 's> {
         }
         let mut failure = Failure {
             kernel: kernel.name.clone(),
-            op: checked.operation.as_ref().map_or("sample", |o| o.op().mnemonic()).into(),
+            op: match &checked.operation {
+                Some(operation) => operation.op().mnemonic().into(),
+                None if chosen => "sample".into(),
+                None => "a step as one kernel".into(),
+            },
             program: name.clone(),
             step,
             launch,
@@ -259,7 +280,7 @@ pub fn verify_reproducer(
     let mut unwatched = Unwatched;
     let mut walk = Walk::new(subject, machine, &options, &mut unwatched);
     let checked = verify_launch(subject, walk.machine, program, 0)?;
-    walk.account(program, 0, checked)?;
+    walk.account(subject.plan.programs[program].launches[0].kernel, program, 0, checked)?;
     walk.kernels.retain(|kernel| kernel.launches > 0);
     Ok(walk.report(device))
 }

@@ -243,7 +243,8 @@ impl Job {
     }
 }
 
-fn decode_form(text: &str) -> Result<DecodeForm, Failure> {
+/// The form of the decode step that is spelled so.
+pub fn decode_form(text: &str) -> Result<DecodeForm, Failure> {
     text.parse().map_err(|error: UnknownForm| Failure::new(error.to_string()))
 }
 

@@ -1,6 +1,6 @@
 //! `verify`: every kernel of a model, or one that was kept, against the interpreter.
 
-use crate::compile::{failure, sections, weight_dtype};
+use crate::compile::{decode_form, failure, sections, weight_dtype};
 use crate::each::PassCheck;
 use crate::progress::Progress;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,8 @@ fn run_model(args: &VerifyArgs) -> Result<Report, Failure> {
         sections: sections(&imported)?,
     };
     let mut watcher = Console::new(args);
-    let options = CompileOptions { targets: vec![target], dtype, decode: DecodeForm::Launches };
+    let decode = decode_form(&args.decode)?;
+    let options = CompileOptions { targets: vec![target], dtype, decode };
     watcher.check.begin(&source.module);
     watcher.check.begin_target(Some(options.targets[0].name().to_string()));
     let compiled = match compile_targets(&source, &options, &mut watcher) {
