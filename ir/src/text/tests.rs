@@ -90,7 +90,7 @@ module @m {{
     insta::assert_snapshot!(wrong("= \"choose-tiles\"", "= 3"), @"line 2, column 16: expected a text in quotes, found `3`");
     insta::assert_snapshot!(wrong(&digest, "0x12"), @"line 5, column 42: `0x12` is not a digest of 64 hexadecimal digits");
     insta::assert_snapshot!(wrong("rows = 64", "rows = -1"), @"line 9, column 82: `-1` is not a 32-bit number");
-    insta::assert_snapshot!(wrong("matrix(rows", "(rows"), @"line 9, column 62: expected the name of a generator, found `(`");
+    insta::assert_snapshot!(wrong("matrix(rows", "(rows"), @"line 9, column 68: expected the name of a generator, found `(`");
 }
 
 fn problem(text: &str) -> String {
