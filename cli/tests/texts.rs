@@ -65,3 +65,19 @@ fn reports_of_a_compiled_file() {
     let diff = printed(&["diff", file, file]);
     assert_eq!(here(diff), "FILE and FILE are equal\n");
 }
+
+#[test]
+fn reports_of_checks_and_of_a_target() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = folder.path().join("model.wlm");
+    let file = path.to_str().expect("utf-8");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
+    let model = model.to_str().expect("utf-8");
+    printed(&["compile", model, "-o", file, "--target", "cpu-v3", "--verify-each"]);
+    let tested = printed(&["selftest", file, "--device", "cpu"]);
+    insta::assert_snapshot!("selftest", without(&tested, &[" on "]));
+    let verified = printed(&["verify", model, "--target", "cpu-v3", "--bisect"]);
+    insta::assert_snapshot!("verify", without(&verified, &[" on "]));
+    let explained = printed(&["explain-target", model, "--target", "gfx942"]);
+    insta::assert_snapshot!("explain_target", explained);
+}
