@@ -221,6 +221,8 @@ fn an_edited_tile_takes_effect() {
     let told = text(&told.stdout);
     assert!(told.contains("launches\n  prefill of gemm_"), "{told}");
     assert!(told.contains("section\n  code.cpu-v3"), "{told}");
+    assert!(told.contains("kernel\n  gemm_") && told.contains(": code "), "{told}");
+    assert!(!told.contains("gemv_"), "only prefill was edited: {told}");
     let told = run(&["diff", &folder.path(last), &module]);
     assert_eq!(told.status.code(), Some(1));
     assert!(text(&told.stdout).contains("prefill_tiles: "), "{}", text(&told.stdout));

@@ -1,6 +1,7 @@
 //! `diff`: what changed between two modules, or two artifacts.
 
 use crate::module;
+use object::{Object, ObjectSymbol};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -98,7 +99,8 @@ fn artifacts(old: &Path, new: &Path) -> Result<Vec<Change>, Failure> {
         }
         let of_target = waveloom_plan::diff::diff(&old.plan(target)?, &new.plan(target)?);
         let several = old.targets().len() > 1;
-        changes.extend(of_target.into_iter().map(|change| match several {
+        let of_code = code_sizes(old.code(target)?, new.code(target)?);
+        changes.extend(of_target.into_iter().chain(of_code).map(|change| match several {
             true => Change { place: format!("{target}: {}", change.place), ..change },
             false => change,
         }));
@@ -113,6 +115,24 @@ fn artifacts(old: &Path, new: &Path) -> Result<Vec<Change>, Failure> {
         changes.push(Change { area: "file", place, what });
     }
     Ok(changes)
+}
+
+/// Kernels whose code has another size, where it is ELF. Where a kernel lies changes bytes of its code,
+/// so only sizes say which ones were generated in another way.
+fn code_sizes(old: &[u8], new: &[u8]) -> Vec<Change> {
+    let of = |code| -> BTreeMap<String, u64> {
+        let Ok(file) = object::File::parse(code) else { return BTreeMap::new() };
+        let sized = file.dynamic_symbols().filter(|symbol| symbol.is_definition());
+        let named = sized.filter_map(|symbol| Some((symbol.name().ok()?.into(), symbol.size())));
+        named.collect()
+    };
+    let (old, new) = (of(old), of(new));
+    let changed = old.into_iter().filter_map(|(name, bytes)| {
+        let size = *new.get(&name).filter(|&&size| size != bytes)?;
+        let what = format!("code {} -> {}", format::bytes(bytes), format::bytes(size));
+        Some(Change { area: "kernel", place: name, what })
+    });
+    changed.collect()
 }
 
 /// Sections by their digests; the plans' are told already.
