@@ -20,6 +20,15 @@ pub fn unary(k: &mut Builder, op: UnaryOp, x: Value) -> Value {
     }
 }
 
+/// What an RMS norm multiplies with: 1 / √(squares / count + eps), of the sum of `count` squares.
+pub fn rms_scale(k: &mut Builder, squares: Value, count: u64, eps: f32) -> Value {
+    let count = k.f32(count as f32);
+    let mean = k.div(squares, count);
+    let eps = k.f32(eps);
+    let mean = k.add(mean, eps);
+    k.rsqrt(mean)
+}
+
 /// A function of two f32, by lane; comparisons and logic give and take 1 for true, 0 for false.
 pub fn binary(k: &mut Builder, op: BinaryOp, x: Value, y: Value) -> Value {
     match op {

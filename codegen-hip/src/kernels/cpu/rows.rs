@@ -6,7 +6,7 @@
 use super::Instance;
 use crate::kernels::instance::Draft;
 use crate::kernels::map::{self, MapOperand};
-use crate::kernels::{KernelError, KernelSource, extent_expr, real};
+use crate::kernels::{KernelError, KernelSource, extent_expr, real, scalar};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
 use crate::pack::{BLOCK, PackedLayout, Q8_BIAS};
@@ -302,7 +302,7 @@ pub(super) fn norm(op: &Instance<'_>, eps: F32) -> Result<KernelSource, KernelEr
         let row = k.element(x_at, Elem::F32, before);
         let to = k.element(result, Elem::F32, before);
         let sum = sum_of_squares(k, row, columns, lanes);
-        let scale = root_mean_square_scale(k, sum, columns, eps);
+        let scale = scalar::rms_scale(k, sum, columns.into(), eps.0);
         let scale = k.splat(scale, lanes);
         let (from, columns) = (k.i64(0), k.i64(columns.into()));
         for_vectors(k, from, columns, lanes, |k, column, count| {
@@ -332,15 +332,6 @@ fn sum_of_squares(k: &mut Builder, row: Value, columns: u32, lanes: u32) -> Valu
         sum = k.fma(x, x, sum);
     }
     k.reduce_add(sum)
-}
-
-/// 1 / √(sum / columns + eps).
-fn root_mean_square_scale(k: &mut Builder, sum: Value, columns: u32, eps: F32) -> Value {
-    let columns = k.f32(columns as f32);
-    let mean = k.div(sum, columns);
-    let eps = k.f32(eps.0);
-    let mean = k.add(mean, eps);
-    k.rsqrt(mean)
 }
 
 // ---- map ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ mod packed;
 use super::Instance;
 use crate::kernels::instance::Draft;
 use crate::kernels::map::{self, MapOperand};
-use crate::kernels::{KernelError, KernelSource, real};
+use crate::kernels::{KernelError, KernelSource, real, scalar};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
 use packed::PackedRow;
@@ -208,7 +208,7 @@ pub(super) fn norm(op: &Instance<'_>, eps: F32) -> Result<KernelSource, KernelEr
     let to = k.element(result, Elem::F32, before);
     let (start, end) = (k.i32(0), k.i32(columns as i32));
     let sum = sum_of_squares(k, op, row, end, share);
-    let scale = root_mean_square_scale(k, sum, columns, eps);
+    let scale = scalar::rms_scale(k, sum, columns.into(), eps.0);
     let scale = if share.lanes > 0 { k.splat(scale, share.lanes) } else { scale };
     share.for_columns(k, start, end, |k, column| {
         let x = load(k, Elem::F32, row, column, share.lanes);
@@ -258,15 +258,6 @@ fn sum_of_squares(
         sum = k.add(sum, other);
     }
     sum
-}
-
-/// 1 / √(sum / columns + eps).
-fn root_mean_square_scale(k: &mut Builder, sum: Value, columns: u32, eps: F32) -> Value {
-    let columns = k.f32(columns as f32);
-    let mean = k.div(sum, columns);
-    let eps = k.f32(eps.0);
-    let mean = k.add(mean, eps);
-    k.rsqrt(mean)
 }
 
 // ---- map ------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@
 //! - tiles of bf16, of one part or two, as `amx` multiplies them.
 
 use super::{Env, Gemm, GemmSpec, Rows, TileConfig, amx};
+use crate::kernels::scalar;
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Ty, Value};
 use crate::pack::{BLOCK, PackedLayout, Q8_BIAS};
@@ -312,11 +313,7 @@ impl RowPrologue<'_> {
         let (a, b) = (k.add(sums[0], sums[1]), k.add(sums[2], sums[3]));
         let sum = k.add(a, b);
         let sum = k.reduce_add(sum);
-        let n = k.f32(n as f32);
-        let mean = k.div(sum, n);
-        let eps = k.f32(eps);
-        let mean = k.add(mean, eps);
-        let scale = k.rsqrt(mean);
+        let scale = scalar::rms_scale(k, sum, n, eps);
         k.splat(scale, self.gemm.target.lanes)
     }
 

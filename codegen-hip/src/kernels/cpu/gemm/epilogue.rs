@@ -299,11 +299,7 @@ impl<'a> Epilogue<'a> {
             sum = k.fma(x, x, sum);
         }
         let sum = k.reduce_add(sum);
-        let n = k.f32(head_dim as f32);
-        let mean = k.div(sum, n);
-        let eps = k.f32(eps);
-        let mean = k.add(mean, eps);
-        let scale = k.rsqrt(mean);
+        let scale = scalar::rms_scale(k, sum, head_dim, eps);
         let scale = k.splat(scale, self.gemm.target.lanes);
         for piece in &pieces {
             let x = self.load_staged(k, source, start + piece.offset, at);

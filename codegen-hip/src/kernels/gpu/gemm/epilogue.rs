@@ -382,11 +382,7 @@ impl<'a> Epilogue<'a> {
         }
         let sum = if width > 1 { k.reduce_add(sum) } else { sum };
         let sum = k.reduce_lanes(sum, HEAD_LANES, self.target, |k, a, b| k.add(a, b));
-        let n = k.f32(head_dim as f32);
-        let mean = k.div(sum, n);
-        let eps = k.f32(eps);
-        let mean = k.add(mean, eps);
-        let scale = k.rsqrt(mean);
+        let scale = scalar::rms_scale(k, sum, head_dim.into(), eps);
         let scale = if width > 1 { k.splat(scale, width) } else { scale };
         for (piece, element, value, exists) in mine {
             let from = k.element_u32(at.env.extras[weight as usize], Elem::F32, element);

@@ -22,7 +22,7 @@ use super::epilogue::Epilogue;
 use super::{Env, GemmSpec, Stage, Tile, split};
 use crate::kernels::instance::Draft;
 use crate::kernels::section::{Rows, Section};
-use crate::kernels::{FirstRead, KernelError, KernelSource};
+use crate::kernels::{FirstRead, KernelError, KernelSource, scalar};
 use crate::mlir::builder::Cmp;
 use crate::mlir::{Builder, Elem, Value};
 use crate::target::{GpuTarget, Platform};
@@ -552,11 +552,7 @@ impl Body<'_> {
             let part = k.load(at, Elem::F32);
             sum = k.add(sum, part);
         }
-        let n = k.f32(self.gemv.spec.k as f32);
-        let mean = k.div(sum, n);
-        let eps = k.f32(eps);
-        let mean = k.add(mean, eps);
-        Some(k.rsqrt(mean))
+        Some(scalar::rms_scale(k, sum, self.gemv.spec.k, eps))
     }
 
     /// Adds up what lane groups have, and stages it: in the stage what the first of the waves that

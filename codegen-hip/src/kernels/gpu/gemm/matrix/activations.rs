@@ -18,6 +18,7 @@
 use super::fragments::Order;
 use super::product::Product;
 use super::split;
+use crate::kernels::scalar;
 use crate::mlir::gpu::Outside;
 use crate::mlir::{Builder, Elem, Value};
 use crate::pack::gpu::TILE_ROWS;
@@ -236,11 +237,7 @@ impl<'a> Activations<'a> {
             for (row, sum) in rows.into_iter().zip(sums) {
                 let sum = k.reduce_add(sum);
                 let sum = k.reduce_lanes(sum, target.wave, target, |k, a, b| k.add(a, b));
-                let n = k.f32(self.product.k as f32);
-                let mean = k.div(sum, n);
-                let eps = k.f32(eps);
-                let mean = k.add(mean, eps);
-                let scale = k.rsqrt(mean);
+                let scale = scalar::rms_scale(k, sum, self.product.k.into(), eps);
                 let to = k.element_u32(self.shared, Elem::F32, row);
                 k.store(scale, to);
             }

@@ -15,9 +15,9 @@
 //! chunks from element s on are for has elements s + E·g + 4·p to that + 3 for g from 0 to 3.
 
 use super::{Gemm, split};
-use crate::kernels::KernelSource;
 use crate::kernels::instance::Draft;
 use crate::kernels::section::Rows;
+use crate::kernels::{KernelSource, scalar};
 use crate::mlir::{Builder, Elem, Value};
 use crate::target::{GpuTarget, MatrixType};
 use waveloom_plan as plan;
@@ -255,11 +255,7 @@ impl Activations<'_> {
             let part = k.load(from, Elem::F32);
             sum = k.add(sum, part);
         }
-        let n = k.f32(self.gemm.spec.k as f32);
-        let mean = k.div(sum, n);
-        let eps = k.f32(eps);
-        let mean = k.add(mean, eps);
-        k.rsqrt(mean)
+        scalar::rms_scale(k, sum, self.gemm.spec.k, eps)
     }
 
     /// Pieces as factors, two words each.
