@@ -7,6 +7,7 @@
 //! which value where, and what it is called.
 
 use crate::plan::{BufferId, Plan};
+use crate::synthetic::scatter;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -103,12 +104,9 @@ impl Digest {
     }
 }
 
-/// The finisher of SplitMix64.
+/// A step of SplitMix64.
 fn mix(x: u64) -> u64 {
-    let mut x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
+    scatter(x.wrapping_add(0x9e37_79b9_7f4a_7c15))
 }
 
 /// Where a target has what is probed.

@@ -87,6 +87,14 @@ impl NumberForm {
     }
 }
 
+/// The finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators"):
+/// scatters what differs in a few bits.
+pub fn scatter(mut x: u64) -> u64 {
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
 fn is_one(count: &u64) -> bool {
     *count == 1

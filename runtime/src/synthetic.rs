@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
+use waveloom_plan::synthetic::scatter;
 use waveloom_plan::{Content, Fill, NumberForm, Synthetic};
 
 /// Bytes of a random word.
@@ -118,13 +119,9 @@ fn word(key: u64, offset: u64) -> u64 {
     mix(key ^ offset)
 }
 
-/// Scatters: the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
-/// generators") behind a step of its counter.
+/// A step of SplitMix64's counter, scattered.
 fn mix(x: u64) -> u64 {
-    let x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
+    scatter(x.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15))
 }
 
 #[cfg(test)]

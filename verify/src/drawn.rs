@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use waveloom_ir::storage::{is_writable, quantize};
 use waveloom_ir::{DType, Dim, Module, Type, Weights};
+use waveloom_plan::synthetic::scatter;
 
 /// A source of weights that are made up where another source has none.
 pub struct Drawn<'a> {
@@ -34,7 +35,7 @@ impl Weights for Drawn<'_> {
         let shape: Option<Vec<u64>> = ty.shape.iter().map(|dim| constant(*dim)).collect();
         let shape = shape.filter(|_| is_writable(*dtype))?;
         let columns = *shape.last()? as usize;
-        let seed = name.bytes().fold(self.seed, |hash, byte| mix(hash ^ u64::from(byte)));
+        let seed = name.bytes().fold(self.seed, |hash, byte| scatter(hash ^ u64::from(byte)));
         let mut random = Random::new(seed);
         // Products with a vector are then of about the vector's own size.
         let scale = 1.0 / (columns.max(1) as f32).sqrt();
@@ -58,13 +59,13 @@ pub struct Random(u64);
 impl Random {
     /// The sequence of a seed.
     pub fn new(seed: u64) -> Random {
-        Random(mix(seed))
+        Random(scatter(seed))
     }
 
     /// 64 random bits.
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
+        scatter(self.0)
     }
 
     /// In −1..1.
@@ -79,12 +80,6 @@ impl Random {
         // Four uniform numbers of variance 1/12 each.
         parts.iter().sum::<f32>() * 3f32.sqrt()
     }
-}
-
-fn mix(mut x: u64) -> u64 {
-    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
 }
 
 #[cfg(test)]
